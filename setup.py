@@ -1,0 +1,35 @@
+from setuptools import find_packages, setup
+
+setup(
+    name="syndiff_tasks",
+    version="0.1.0",
+    description="Deep, PSF-matched Pan-STARRS1 templates for TESS Full Frame Images, as a Luigi task graph",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="BSD-3-Clause",
+    python_requires=">=3.10",
+    packages=find_packages(include=["syndiff_tasks", "syndiff_tasks.*"]),
+    package_data={"syndiff_tasks": ["luigi.cfg"]},
+    install_requires=[
+        "luigi>=3.6,<4",
+        "numpy>=1.26,<3",
+        "astropy>=6.1,<9",
+        "pandas>=2.1,<4",
+        "zarr>=3.0,<4",
+        "sep>=1.4,<2",
+        "scipy>=1.12",
+        "numba>=0.60",
+        "shapely>=2.0,<3",
+        "mocpy>=0.15",
+        "requests>=2.31,<3",
+        "sqlalchemy>=2.0,<3",
+        "matplotlib>=3.8",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "gaia": ["astroquery>=0.4.7"],
+        "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "tesswcs>=1.1"],
+        "bench": ["reproject>=0.13", "dask-image>=2024.5", "psutil>=5.9"],
+    },
+    entry_points={"console_scripts": ["syndiff_tasks=syndiff_tasks.__main__:main"]},
+)

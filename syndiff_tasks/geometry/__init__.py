@@ -1,0 +1,1 @@
+"""WHERE: coordinates in, index arrays out; never sees a pixel value."""

@@ -1,0 +1,1 @@
+"""THE WORLD: what is fetched, read and written; no arithmetic."""
