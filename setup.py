@@ -25,6 +25,7 @@ setup(
         "sqlalchemy>=2.0,<3",
         "matplotlib>=3.8",
         "tqdm>=4.66",
+        "xxhash>=3.4",
     ],
     extras_require={
         "gaia": ["astroquery>=0.4.7"],

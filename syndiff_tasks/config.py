@@ -1,0 +1,194 @@
+"""What luigi.cfg may say: name, type, unit and meaning of each setting of ``[syndiff]``.
+
+The values stand in ``luigi.cfg``, none here: the copy that comes with the package holds where the user's own file
+(``./luigi.cfg``, or the one that ``LUIGI_CONFIG_PATH`` names) is silent.
+"""
+
+import os
+from pathlib import Path
+
+import luigi
+from luigi.configuration import LuigiConfigParser, get_config
+
+SHIPPED = Path(__file__).with_name("luigi.cfg")
+
+BANDS = ("r", "i", "z", "y")
+
+
+class Weights(luigi.Parameter):
+    """Weights of the PS1 bands, ``r=0.238, i=0.344, …``."""
+
+    def parse(self, text):
+        """Return a tuple of (band, weight).
+
+        Raises
+        ------
+        ValueError
+            If a band is unknown, named twice, or its weight is no positive number.
+        """
+        weights = {}
+        for item in text.split(","):
+            band, _, value = (part.strip() for part in item.partition("="))
+            if band not in BANDS or band in weights:
+                raise ValueError(
+                    f"weights: {item.strip()!r} in {text!r}; give each of {', '.join(BANDS)} once as band=weight"
+                )
+            weights[band] = _number("weights", value)
+            if not weights[band] > 0:
+                raise ValueError(f"weights: {item.strip()!r} must be positive; leave the band out to do without it")
+        return tuple((band, weights[band]) for band in BANDS if band in weights)
+
+    def serialize(self, weights):
+        """Return the text that `parse` reads."""
+        return ", ".join(f"{band}={weight!r}" for band, weight in weights)
+
+
+class Places(luigi.Parameter):
+    """A comma separated list of URLs or folders."""
+
+    def parse(self, text):
+        """Return a tuple of places, without the empty ones."""
+        return tuple(place.strip() for place in text.split(",") if place.strip())
+
+    def serialize(self, places):
+        """Return the text that `parse` reads."""
+        return ", ".join(places)
+
+
+class Bits(luigi.Parameter):
+    """A comma separated list of bit numbers 0..15, or nothing."""
+
+    def parse(self, text):
+        """Return the bits as a sorted tuple.
+
+        Raises
+        ------
+        ValueError
+            If one is no whole number in 0..15.
+        """
+        bits = {part.strip() for part in text.split(",") if part.strip()}
+        wrong = sorted(bit for bit in bits if not (bit.isdecimal() and int(bit) <= 15))
+        if wrong:
+            raise ValueError(f"ignore_mask_bits: {', '.join(wrong)} in {text!r}; PS1 masks have bits 0 to 15")
+        return tuple(sorted({int(bit) for bit in bits}))
+
+    def serialize(self, bits):
+        """Return the text that `parse` reads."""
+        return ",".join(str(bit) for bit in bits)
+
+
+class Number(luigi.FloatParameter):
+    """A finite number within limits.
+
+    Parameters
+    ----------
+    low, high : float
+        The limits, both allowed.
+    **keywords
+        As `luigi.Parameter` takes them.
+    """
+
+    def __init__(self, low, high, **keywords):
+        super().__init__(**keywords)
+        self.low, self.high = low, high
+
+    def parse(self, text):
+        """Return the number.
+
+        Raises
+        ------
+        ValueError
+            If the text is no number, or one outside the limits.
+        """
+        value = _number(self._param_name_or_type(), text)
+        if not self.low <= value <= self.high:
+            raise ValueError(f"{self._param_name_or_type()}: {text} is not within {self.low:g} to {self.high:g}")
+        return value
+
+    def _param_name_or_type(self):
+        return getattr(self, "param_name", None) or type(self).__name__.lower()
+
+
+def _number(name, text):
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {text!r} is not a number") from error
+
+
+class syndiff(luigi.Config):  # noqa: N801 - Luigi makes the section's name of the class's
+    """Settings of syndiff_tasks, section ``[syndiff]`` of luigi.cfg."""
+
+    data_root = luigi.Parameter(always_in_help=True, description="folder under which every product lies")
+    archive = Places(always_in_help=True, description="PS1 base URLs or folders in the archive's layout, tried in turn")
+    weights = Weights(always_in_help=True, description="weights of the bands, e.g. r=0.238, i=0.344, z=0.283, y=0.135")
+    background = luigi.ChoiceParameter(
+        choices=["segment", "mesh", "none"], always_in_help=True, description="what is done with the sky of a skycell"
+    )
+    bin = luigi.ChoiceParameter(
+        choices=[1, 2, 4, 8], var_type=int, always_in_help=True, description="native pixels along one side of a block"
+    )
+    ignore_mask_bits = Bits(description="default of --ignore-mask-bits")
+    ignored_pixels = luigi.ChoiceParameter(
+        choices=["flag", "exclude"], always_in_help=True, description="what happens to pixels with an ignored mask bit"
+    )
+    psf = luigi.ChoiceParameter(
+        choices=["gauss", "prf", "none"], always_in_help=True, description="the point spread function of the template"
+    )
+    psf_sigma = Number(0.0, 400.0, description="default of --psf-sigma [native PS1 px of 0.25 arcsec]")
+    prf_folder = luigi.Parameter(always_in_help=True, description="folder of SPOC PRF files, for psf = prf")
+    units = luigi.ChoiceParameter(
+        choices=["counts", "electrons"], always_in_help=True, description="counts/s (ZP 25) or electrons/s (ZP 20.44)"
+    )
+    oversampling = luigi.ChoiceParameter(
+        choices=[1, 2, 4], var_type=int, always_in_help=True, description="template pixels along one TESS pixel"
+    )
+    min_coverage = Number(0.0, 1.0, always_in_help=True, description="below this fraction of data a pixel is NaN")
+    pixel_maps = luigi.BoolParameter(
+        parsing=luigi.BoolParameter.EXPLICIT_PARSING, always_in_help=True, description="write the maps of every skycell"
+    )
+    keep_raw = luigi.BoolParameter(
+        parsing=luigi.BoolParameter.EXPLICIT_PARSING,
+        always_in_help=True,
+        description="keep a skycell's raw pixels once it is combined",
+    )
+    require_all_bands = luigi.BoolParameter(
+        parsing=luigi.BoolParameter.EXPLICIT_PARSING, always_in_help=True, description="stop where a band is missing"
+    )
+    recheck_absent_days = Number(
+        0.0, 36500.0, always_in_help=True, description="days after which absent files are asked for again"
+    )
+    star_catalog = luigi.Parameter(always_in_help=True, description="CSV of stars (Gaia DR3 columns), gaia, or empty")
+    saturated_stars = luigi.ChoiceParameter(
+        choices=["auto", "repair", "remove", "keep"],
+        always_in_help=True,
+        description="what is done with saturated stars; auto repairs where there is a catalogue",
+    )
+    pictures = luigi.BoolParameter(
+        parsing=luigi.BoolParameter.EXPLICIT_PARSING, always_in_help=True, description="draw a picture and a page"
+    )
+
+
+def setting(name):
+    """Return the `config_path` that gives a task's parameter the value of ``[syndiff] name`` for its default."""
+    return {"section": "syndiff", "name": name}
+
+
+def use_shipped_settings():
+    """Put the settings that come with the package beneath the user's own luigi.cfg.
+
+    Raises
+    ------
+    ValueError
+        If ``[syndiff]`` of the user's luigi.cfg has a key that is none of ours.
+    """
+    if str(SHIPPED) not in LuigiConfigParser._config_paths:
+        LuigiConfigParser._config_paths.insert(0, str(SHIPPED))
+    LuigiConfigParser.reload()
+    known = {name for name, _ in syndiff.get_params()}
+    unknown = sorted({key.replace("-", "_") for key in get_config()["syndiff"]} - known)
+    if unknown:
+        files = [path for path in LuigiConfigParser._config_paths[1:] if os.path.exists(path)]
+        raise ValueError(
+            f"[syndiff] {', '.join(unknown)} in {', '.join(files)}: no such setting; the settings are {', '.join(sorted(known))}"
+        )

@@ -1,0 +1,325 @@
+"""A file or folder that is there whole or not at all, with the settings and inputs that made it.
+
+A product is written under a hidden name beside its final one, flushed to disk, and renamed. A small manifest,
+written last, publishes it: a product without manifest does not exist. The manifest holds what made the product
+(settings, inputs, code version) and what it is made of (sizes and digests), so that a product made otherwise is
+never taken for this one and a changed byte can be found.
+"""
+
+import contextlib
+import datetime
+import json
+import os
+import re
+import shutil
+import socket
+import uuid
+from pathlib import Path
+from typing import NamedTuple
+
+import luigi
+import xxhash
+
+from . import __version__
+
+MANIFEST = "manifest.json"
+
+TEMPORARY = re.compile(r"^\.tmp-(?P<pid>\d+)-[0-9a-f]{8}@(?P<host>[^@]+)@")
+
+# One run of a luigi command and all processes that it forks: what `--overwrite` remade in this run is done.
+INVOCATION = os.environ.setdefault("SYNDIFF_INVOCATION", uuid.uuid4().hex)
+
+
+class SettingsDiffer(ValueError):
+    """A product is there, but it was made with other settings."""
+
+
+class ProductDamaged(ValueError):
+    """A product's bytes are not those that were published."""
+
+
+class Draft(NamedTuple):
+    """A product being written: where to, and what its manifest shall remember beside the settings."""
+
+    path: str
+    notes: dict
+
+
+class WholeTarget(luigi.Target):
+    """A file or a folder that is published whole or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+        Final name of the product.
+    settings : dict
+        What shaped the product, by name; values as JSON knows them.
+    inputs : dict of str to WholeTarget, optional
+        The products that this one is made of. Remade with another content, they make this one stale; gone, they
+        do not.
+    overwrite : bool, optional
+        Take the product for missing until this invocation has made it.
+    """
+
+    def __init__(self, path, settings, inputs=None, overwrite=False):
+        self.path = str(path)
+        self.settings = json.loads(json.dumps(settings))
+        self.inputs = inputs or {}
+        self.overwrite = overwrite
+
+    def __repr__(self):
+        return f"WholeTarget({self.path!r})"
+
+    def __str__(self):
+        return self.path
+
+    def manifest(self):
+        """Return the published manifest, None where there is no whole product."""
+        return read_manifest(self.path)
+
+    def digest(self):
+        """Return the digest of the published content, None where there is no whole product."""
+        manifest = self.manifest()
+        return manifest and manifest["digest"]
+
+    def exists(self):
+        """Tell whether the product is there, whole, and made of today's inputs.
+
+        Raises
+        ------
+        SettingsDiffer
+            If a product of other settings has this name.
+        """
+        manifest = self.manifest()
+        if manifest is None:
+            return False
+        if self.overwrite:
+            return manifest["invocation"] == INVOCATION
+        self._refuse_other_settings(manifest)
+        return not self._stale(manifest)
+
+    @contextlib.contextmanager
+    def writing(self):
+        """Give a `Draft` with a temporary path to write to, and publish what was written there.
+
+        A failed run leaves nothing. Where another writer was first with the same settings and inputs, its product
+        stays and ours is dropped.
+        """
+        final = Path(self.path)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_path(final)
+        draft = Draft(str(temporary), {})
+        try:
+            yield draft
+            self._publish(temporary, final, draft.notes)
+        finally:
+            _remove(temporary)
+
+    def record(self):
+        """Return what a product made now has to say of itself, without its content."""
+        return {
+            "product": Path(self.path).name,
+            "settings": self.settings,
+            "inputs": {name: target.digest() for name, target in self.inputs.items()},
+            "syndiff_tasks": __version__,
+            "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "host": socket.gethostname(),
+            "invocation": INVOCATION,
+        }
+
+    def _publish(self, temporary, final, notes):
+        files = _content(temporary)
+        manifest = self.record() | {"notes": notes, "files": files, "digest": _digest_of(files)}
+        if not self.overwrite and self._made_by_another_writer():
+            return
+        if temporary.is_dir():
+            _write_json(temporary / MANIFEST, manifest)
+            _flush_tree(temporary)
+            self._replace_folder(temporary, final)
+        else:
+            _flush(temporary)
+            # Between the two renames the old manifest must not vouch for the new bytes.
+            manifest_path(final).unlink(missing_ok=True)
+            os.replace(temporary, final)
+            _write_json(manifest_path(final), manifest)
+        _flush(final.parent)
+
+    def _made_by_another_writer(self):
+        manifest = self.manifest()
+        if manifest is None:
+            return False
+        self._refuse_other_settings(manifest)
+        return not self._stale(manifest)
+
+    def _replace_folder(self, temporary, final):
+        """Move a folder into place; of two writers at the same moment, one moves the other's aside, both whole."""
+        aside = temporary_path(final)
+        while True:
+            try:
+                os.rename(temporary, final)
+                break
+            except OSError:
+                if not final.is_dir():
+                    raise
+                with contextlib.suppress(FileNotFoundError):  # another writer was quicker at moving it aside
+                    os.rename(final, aside)
+                _remove(aside)
+
+    def _stale(self, manifest):
+        now = {name: target.digest() for name, target in self.inputs.items()}
+        then = manifest["inputs"]
+        return set(now) != set(then) or any(now[name] not in (None, then[name]) for name in now)
+
+    def _refuse_other_settings(self, manifest):
+        made = manifest["settings"]
+        for name in sorted(set(made) | set(self.settings)):
+            if made.get(name) != self.settings.get(name):
+                raise SettingsDiffer(
+                    f"{self.path} was made with {name} = {made.get(name)!r}, and {name} = "
+                    f"{self.settings.get(name)!r} is asked for now; run the task with --overwrite to remake it, or "
+                    "keep both by giving another --syndiff-data-root"
+                )
+
+
+def temporary_path(final):
+    """Return a hidden name beside `final`; the extensions stay last, since writers choose compression by them."""
+    final = Path(final)
+    return final.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}@{socket.gethostname()}@{final.name}")
+
+
+def manifest_path(path):
+    """Return where the manifest of the product `path` is: inside a folder, hidden beside a file."""
+    path = Path(path)
+    return path / MANIFEST if path.is_dir() else path.with_name(f".{path.name}.{MANIFEST}")
+
+
+def read_manifest(path):
+    """Return the manifest of the product `path` as a dict, None where nothing whole is published.
+
+    Raises
+    ------
+    ProductDamaged
+        If the manifest is there and cannot be read.
+    """
+    if not os.path.exists(path):
+        return None
+    where = manifest_path(path)
+    try:
+        text = where.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ProductDamaged(f"{where}: not a manifest ({error}); delete {path} and run its task again") from error
+
+
+def verify(path, deep=False):
+    """Compare a published product with its manifest.
+
+    Parameters
+    ----------
+    path : path-like
+        A product with a manifest.
+    deep : bool, optional
+        Compare digests, not sizes alone.
+
+    Returns
+    -------
+    complaints : list of str
+        What is wrong, a sentence each; empty where all is well.
+    """
+    manifest = read_manifest(path)
+    if manifest is None:
+        return [f"{path}: has no manifest, so it was never published whole; delete it and run its task again"]
+    root = Path(path)
+    complaints = []
+    for name, told in manifest["files"].items():
+        file = root / name if root.is_dir() else root
+        if not file.exists():
+            complaints.append(f"{file}: is missing")
+        elif file.stat().st_size != told["size"]:
+            complaints.append(f"{file}: has {file.stat().st_size} bytes, was published with {told['size']}")
+        elif deep and _content_digest(file) != told["xxh3_128"]:
+            complaints.append(f"{file}: its bytes are not those that were published (digest differs)")
+    if root.is_dir():
+        found = {str(file.relative_to(root)) for file in _files(root)}
+        complaints += [f"{root / name}: was not published" for name in sorted(found - set(manifest["files"]))]
+    return complaints
+
+
+def sweep(folder, seconds_old=86400.0):
+    """Remove the temporary files and folders in `folder` that dead runs left behind.
+
+    Those of this host go when their process is gone; those of other hosts when nothing touched them for
+    `seconds_old`.
+
+    Returns
+    -------
+    removed : list of str
+        What was removed.
+    """
+    here = socket.gethostname()
+    now = datetime.datetime.now().timestamp()
+    removed = []
+    for path in sorted(Path(folder).glob(".tmp-*@*")):
+        made_by = TEMPORARY.match(path.name)
+        if made_by is None:
+            continue
+        if made_by["host"] == here:
+            dead = not os.path.exists(f"/proc/{made_by['pid']}")
+        else:
+            dead = now - path.lstat().st_mtime > seconds_old
+        if dead:
+            _remove(path)
+            removed.append(str(path))
+    return removed
+
+
+def _files(root):
+    return [file for file in sorted(root.rglob("*")) if file.is_file() and file != root / MANIFEST]
+
+
+def _content(path):
+    files = {str(f.relative_to(path)): f for f in _files(path)} if path.is_dir() else {"": path}
+    return {name: {"size": file.stat().st_size, "xxh3_128": _content_digest(file)} for name, file in files.items()}
+
+
+def _digest_of(files):
+    return xxhash.xxh3_128_hexdigest(json.dumps(files, sort_keys=True).encode())
+
+
+def _content_digest(path):
+    # Against damage, not against forgery: 20 times faster than sha256, which would cost as much as the decoding.
+    digest = xxhash.xxh3_128()
+    with open(path, "rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _write_json(path, content):
+    temporary = temporary_path(path)
+    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    _flush(temporary)
+    os.replace(temporary, path)
+
+
+def _flush(path):
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _flush_tree(root):
+    for path in [*root.rglob("*"), root]:
+        _flush(path)
+
+
+def _remove(path):
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
