@@ -4,6 +4,7 @@ The values stand in ``luigi.cfg``, none here: the copy that comes with the packa
 (``./luigi.cfg``, or the one that ``LUIGI_CONFIG_PATH`` names) is silent.
 """
 
+import math
 import os
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Weights(luigi.Parameter):
             band, _, value = (part.strip() for part in item.partition("="))
             if band not in BANDS or band in weights:
                 raise ValueError(
-                    f"weights: {item.strip()!r} in {text!r}; give each of {', '.join(BANDS)} once as band=weight"
+                    f"weights: {item.strip()!r} in {text!r}; give bands of r, i, z, y once each, band=weight"
                 )
             weights[band] = _number("weights", value)
             if not weights[band] > 0:
@@ -77,20 +78,47 @@ class Bits(luigi.Parameter):
         return ",".join(str(bit) for bit in bits)
 
 
+class Offsets(luigi.Parameter):
+    """Pointing offsets, ``dx,dy,dx,dy,…`` in TESS pixels."""
+
+    def parse(self, text):
+        """Return a tuple of (dx, dy), each pair once.
+
+        Raises
+        ------
+        ValueError
+            If the text does not hold pairs of finite numbers.
+        """
+        numbers = [_number("multi_offset_array", part.strip()) for part in text.split(",")]
+        if len(numbers) % 2:
+            raise ValueError(f"multi_offset_array: {text!r} has {len(numbers)} numbers; give pairs dx,dy,dx,dy,…")
+        if not all(math.isfinite(number) for number in numbers):
+            raise ValueError(f"multi_offset_array: {text!r} holds a number that is not finite")
+        # Adding 0.0 makes 0.0 of -0.0: they are one offset.
+        pairs = zip(numbers[::2], numbers[1::2], strict=True)
+        return tuple(dict.fromkeys((dx + 0.0, dy + 0.0) for dx, dy in pairs))
+
+    def serialize(self, offsets):
+        """Return the text that `parse` reads."""
+        return ",".join(repr(number) for offset in offsets for number in offset)
+
+
 class Number(luigi.FloatParameter):
     """A finite number within limits.
 
     Parameters
     ----------
+    name : str
+        What error messages call it.
     low, high : float
         The limits, both allowed.
     **keywords
         As `luigi.Parameter` takes them.
     """
 
-    def __init__(self, low, high, **keywords):
+    def __init__(self, name, low, high, **keywords):
         super().__init__(**keywords)
-        self.low, self.high = low, high
+        self.name, self.low, self.high = name, low, high
 
     def parse(self, text):
         """Return the number.
@@ -100,13 +128,10 @@ class Number(luigi.FloatParameter):
         ValueError
             If the text is no number, or one outside the limits.
         """
-        value = _number(self._param_name_or_type(), text)
+        value = _number(self.name, text)
         if not self.low <= value <= self.high:
-            raise ValueError(f"{self._param_name_or_type()}: {text} is not within {self.low:g} to {self.high:g}")
+            raise ValueError(f"{self.name}: {text} is not within {self.low:g} to {self.high:g}")
         return value
-
-    def _param_name_or_type(self):
-        return getattr(self, "param_name", None) or type(self).__name__.lower()
 
 
 def _number(name, text):
@@ -121,6 +146,9 @@ class syndiff(luigi.Config):  # noqa: N801 - Luigi makes the section's name of t
 
     data_root = luigi.Parameter(always_in_help=True, description="folder under which every product lies")
     archive = Places(always_in_help=True, description="PS1 base URLs or folders in the archive's layout, tried in turn")
+    download_tries = luigi.IntParameter(always_in_help=True, description="tries of a file at one mirror")
+    connect_timeout = Number("connect_timeout", 0.1, 3600.0, always_in_help=True, description="seconds for a connection")
+    read_timeout = Number("read_timeout", 0.1, 3600.0, always_in_help=True, description="seconds of silence allowed")
     weights = Weights(always_in_help=True, description="weights of the bands, e.g. r=0.238, i=0.344, z=0.283, y=0.135")
     background = luigi.ChoiceParameter(
         choices=["segment", "mesh", "none"], always_in_help=True, description="what is done with the sky of a skycell"
@@ -135,7 +163,7 @@ class syndiff(luigi.Config):  # noqa: N801 - Luigi makes the section's name of t
     psf = luigi.ChoiceParameter(
         choices=["gauss", "prf", "none"], always_in_help=True, description="the point spread function of the template"
     )
-    psf_sigma = Number(0.0, 400.0, description="default of --psf-sigma [native PS1 px of 0.25 arcsec]")
+    psf_sigma = Number("psf_sigma", 0.0, 400.0, description="default of --psf-sigma [native PS1 px of 0.25 arcsec]")
     prf_folder = luigi.Parameter(always_in_help=True, description="folder of SPOC PRF files, for psf = prf")
     units = luigi.ChoiceParameter(
         choices=["counts", "electrons"], always_in_help=True, description="counts/s (ZP 25) or electrons/s (ZP 20.44)"
@@ -143,7 +171,9 @@ class syndiff(luigi.Config):  # noqa: N801 - Luigi makes the section's name of t
     oversampling = luigi.ChoiceParameter(
         choices=[1, 2, 4], var_type=int, always_in_help=True, description="template pixels along one TESS pixel"
     )
-    min_coverage = Number(0.0, 1.0, always_in_help=True, description="below this fraction of data a pixel is NaN")
+    min_coverage = Number(
+        "min_coverage", 0.0, 1.0, always_in_help=True, description="below this fraction of data a pixel is NaN"
+    )
     pixel_maps = luigi.BoolParameter(
         parsing=luigi.BoolParameter.EXPLICIT_PARSING, always_in_help=True, description="write the maps of every skycell"
     )
@@ -156,7 +186,11 @@ class syndiff(luigi.Config):  # noqa: N801 - Luigi makes the section's name of t
         parsing=luigi.BoolParameter.EXPLICIT_PARSING, always_in_help=True, description="stop where a band is missing"
     )
     recheck_absent_days = Number(
-        0.0, 36500.0, always_in_help=True, description="days after which absent files are asked for again"
+        "recheck_absent_days",
+        0.0,
+        36500.0,
+        always_in_help=True,
+        description="days after which absent files are asked for again",
     )
     star_catalog = luigi.Parameter(always_in_help=True, description="CSV of stars (Gaia DR3 columns), gaia, or empty")
     saturated_stars = luigi.ChoiceParameter(
@@ -190,5 +224,6 @@ def use_shipped_settings():
     if unknown:
         files = [path for path in LuigiConfigParser._config_paths[1:] if os.path.exists(path)]
         raise ValueError(
-            f"[syndiff] {', '.join(unknown)} in {', '.join(files)}: no such setting; the settings are {', '.join(sorted(known))}"
+            f"[syndiff] {', '.join(unknown)} in {', '.join(files)}: no such setting; "
+            f"the settings are {', '.join(sorted(known))}"
         )

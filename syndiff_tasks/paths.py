@@ -1,0 +1,85 @@
+"""Where each product lives: the only module that spells a path.
+
+``ccd`` is what `geometry.ffi.parse_name` returns (sector, camera, ccd, stem); ``region`` is the label of a region,
+empty for the whole FFI.
+"""
+
+from pathlib import Path
+
+
+def _ccd_folder(root, product, ccd):
+    return Path(root) / product / f"sector_{ccd.sector:04d}" / f"camera_{ccd.camera}" / f"ccd_{ccd.ccd}"
+
+
+def _label(ccd):
+    return f"s{ccd.sector:04d}_{ccd.camera}_{ccd.ccd}"
+
+
+def skycells_list(root, ccd, region):
+    """Return the path of the table of skycells under an FFI (CSV)."""
+    return _ccd_folder(root, "mapping_output", ccd) / region / f"tess_{_label(ccd)}_master_skycells_list.csv"
+
+
+def master_map(root, ccd, region):
+    """Return the path of the map TESS pixel → skycell index (FITS)."""
+    return _ccd_folder(root, "mapping_output", ccd) / region / f"tess_{_label(ccd)}_master_pixels2skycells.fits.gz"
+
+
+def pixel_map(root, ccd, region, skycell):
+    """Return the path of the map PS1 pixel → TESS pixel of one skycell (FITS)."""
+    return _ccd_folder(root, "mapping_output", ccd) / region / f"TESS_{_label(ccd)}_{skycell}.fits.gz"
+
+
+def _projection(skycell):
+    return skycell.split(".")[1]
+
+
+def raw(root, skycell):
+    """Return the Zarr group of one skycell as the archive has it."""
+    return Path(root) / "ps1_skycells_zarr" / "ps1_skycells.zarr" / _projection(skycell) / skycell
+
+
+def incoming(root):
+    """Return the folder of files on their way from the archive, and of those that failed every try (quarantine)."""
+    return Path(root) / "ps1_skycells_zarr" / "incoming"
+
+
+def combined(root, recipe, skycell):
+    """Return the Zarr group of one skycell's combined blocks."""
+    return Path(root) / "combined_skycells_zarr" / recipe / _projection(skycell) / skycell
+
+
+def convolved(root, ccd, skycell):
+    """Return the Zarr group of one skycell's blurred blocks."""
+    return _ccd_folder(root, "convolved_results", ccd) / "convolved_images.zarr" / skycell
+
+
+def cell_metadata(root, ccd, region, of_reference=True):
+    """Return the path of the summary of an FFI's blurred skycells (JSON)."""
+    name = "cell_metadata.json" if of_reference else f"cell_metadata_{ccd.stem}.json"
+    return _ccd_folder(root, "convolved_results", ccd) / region / name
+
+
+def template(root, ccd, region, offset):
+    """Return the path of a template (FITS) for an offset (dx, dy) [TESS px]; no two offsets share a name."""
+    dx, dy = (_exact(value) for value in offset)
+    return _templates(root, ccd, region) / f"syndiff_template_{_label(ccd)}_dx{dx}_dy{dy}.fits"
+
+
+def _exact(value):
+    short = f"{value:+.4f}"
+    return short if float(short) == value else f"{value:+}"
+
+
+def _templates(root, ccd, region):
+    return _ccd_folder(root, "shifted_downsampled", ccd) / ccd.stem / region
+
+
+def picture(template_path):
+    """Return the path of the picture of a template (PNG)."""
+    return Path(template_path).with_suffix(".png")
+
+
+def page(template_path):
+    """Return the path of the page of a template (HTML)."""
+    return Path(template_path).with_suffix(".html")

@@ -1,0 +1,838 @@
+"""What each task does, as plain functions: they join the three rooms and know no Luigi.
+
+A task reads its parameters and settings, calls one of these, and publishes what it wrote.
+"""
+
+import contextlib
+import datetime
+import functools
+import hashlib
+import json
+import logging
+import math
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from astropy.io import fits
+from astropy.time import Time
+from scipy import ndimage
+from tqdm import tqdm
+
+from . import __version__, paths
+from .geometry import ffi as ffi_geometry
+from .geometry import footprint as footprints
+from .geometry import mapping, rings
+from .io import archive, fitsfile, store
+from .io import prf as prf_files
+from .pixels import background, bands, blocks, mask, psf, template
+from .report import difference, page, picture, product
+
+logger = logging.getLogger("luigi-interface")
+
+KINDS = ("image", "mask", "wt")
+
+# What is kept of a file's origin.
+ORIGIN = ("url", "size", "sha256", "etag", "last_modified", "fetched")
+
+# Rows of a skycell that are combined at once: 12 arrays of 256 rows are 40 MB.
+STRIP_ROWS = 256
+
+# Layout of the raw and the combined groups; another number is another product.
+RAW_FORMAT = 1
+COMBINED_FORMAT = 1
+
+# Native pixels of true sky that every skycell carries beyond its core, on each side (facts.md §1: half the overlap).
+MARGIN = 240.0
+# SPOC PRFs reach 6.5 TESS px, corners included [native px].
+PRF_REACH = 6.5 * 82 * math.sqrt(2)
+# Half the diagonal of a TESS pixel [native PS1 px]: 20.5" / 0.25" / sqrt(2), and 3 % for the corners of a camera.
+PIXEL_REACH = 60.0
+# A Gaussian is followed to 4 sigma (3e-4 of its flux lies beyond); an offset may eat the last one.
+SIGMAS, SIGMAS_WITH_OFFSET = 4.0, 3.0
+
+# Arrays of templates held at once, in bytes: bounds a worker's memory whatever the number of offsets.
+TEMPLATES_IN_MEMORY = 400e6
+
+# Of one pixel: five float32 planes and an int32.
+BYTES_PER_PIXEL = 24
+
+# Blurred light reaches 3 sigma = 120 px = 1.5 TESS px: pixels that near to another projection see its border.
+SEAM_REACH = 1.5
+
+# Mantissa bits that combined blocks keep: rounding is far below their noise, and the rest would not compress.
+MANTISSA_BITS = {"flux": 12, "variance": 7}
+BLURRED_PLANES = ("flux", "valid", "masked", "variance", "dq")
+
+# Pointing drifts by some 0.1 px within a sector; frames of bad pointing, by some pixels [TESS px].
+LARGEST_DRIFT = 5.0
+
+# Waits between two tries of a file [s], and the least speed [bytes/s] that is not taken for a dead line.
+FIRST_WAIT, LONGEST_WAIT, SLOWEST = 2.0, 300.0, 1000.0
+
+COUNTS_ZERO_POINT = 25.0  # of PS1 counts/s [AB mag], facts.md §2
+TESS_ZERO_POINT = 20.44  # 1 electron/s [mag], TESS Instrument Handbook; facts.md §4
+
+
+class Progress:
+    """Tells how far a task is: a bar in a terminal, log lines elsewhere, and the reports to the scheduler.
+
+    Parameters
+    ----------
+    total : int
+        Steps of the task.
+    unit : str
+        What a step is.
+    title : str
+        What the bar is called.
+    report_percentage, report_message : callable
+        Take an int 0..100 and a text, for luigid's web view.
+    """
+
+    def __init__(self, total, unit, title, report_percentage, report_message):
+        self.total, self.unit, self.title, self.done = total, unit, title, 0
+        self.report_percentage, self.report_message = report_percentage, report_message
+        self.percentage = 0
+        self.bar = tqdm(total=total, unit=unit, desc=title.partition("(")[0]) if sys.stderr.isatty() else None
+
+    def step(self, message):
+        """Count one step as done, and say what it was."""
+        self.done += 1
+        percentage = 100 * self.done // self.total
+        if self.bar is not None:
+            self.bar.update()
+            self.bar.set_postfix_str(message)
+            if self.done == self.total:
+                self.bar.close()
+        # Requests to luigid cost milliseconds: one a percent, not one a step.
+        if percentage > self.percentage:
+            self.report_percentage(percentage)
+            self.report_message(f"{self.done} of {self.total} {self.unit}s: {message}")
+            if self.bar is None and (percentage // 10 > self.percentage // 10):
+                logger.info("%s: %d %%, %d of %d %ss", self.title, percentage, self.done, self.total, self.unit)
+            self.percentage = percentage
+
+
+# --- where: the plan of an FFI ---------------------------------------------------------------------------------------
+
+
+class Plan(NamedTuple):
+    """The geometry of one FFI, or of a region of it, and the skycells under it."""
+
+    path: str
+    ccd: ffi_geometry.FFIName
+    header: fits.Header
+    shape: tuple
+    science: ffi_geometry.Region
+    tansip: ffi_geometry.TanSip
+    region: ffi_geometry.Region
+    label: str
+    footprint: footprints.Footprint
+    tessellation: rings.Tessellation
+    catalogue: str
+
+    def settings(self):
+        """Return what shaped the geometry, for manifests."""
+        return {
+            "ffi": self.ccd.stem,
+            "wcs": _digest(ffi_geometry.keywords(self.tansip)),
+            "region": list(self.region),
+            "skycells": self.catalogue,
+        }
+
+    def skycell(self, name):
+        """Return one of the FFI's skycells by name."""
+        return self.tessellation.skycell(name)
+
+
+def _digest(content):
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=float).encode()).hexdigest()[:16]
+
+
+def plan(path, roi="", target="", size=64, catalogue=""):
+    """Return the `Plan` of an FFI; cached for as long as the file stays the same.
+
+    Parameters
+    ----------
+    path : str
+        The FFI.
+    roi : str
+        ``x0,y0,x1,y1`` in FFI pixels, or empty.
+    target : str
+        ``RA Dec`` [deg] of the centre of a region, or empty.
+    size : int
+        Width and height of that region [TESS px].
+    catalogue : str
+        CSV of skycells, empty for the PS1 ring table.
+
+    Raises
+    ------
+    ValueError
+        If there is no such FFI, its geometry cannot be used, both `roi` and `target` are given, or no PS1 skycell
+        lies under it.
+    """
+    if not os.path.exists(path):
+        raise ValueError(f"--ffi {path}: there is no such file")
+    if roi and target:
+        raise ValueError(f"--roi {roi} and --target {target}: give one of them")
+    return _plan(os.path.abspath(path), os.stat(path).st_mtime_ns, roi, target, size, catalogue)
+
+
+@functools.lru_cache(maxsize=64)
+def _plan(path, _changed, roi, target, size, catalogue):
+    ccd = ffi_geometry.parse_name(path)
+    header, shape = fitsfile.read_ffi_header(path)
+    ffi_geometry.check_detector(ccd, header)
+    tansip = ffi_geometry.from_header(header)
+    science = ffi_geometry.science_region(header, shape)
+    region = ffi_geometry.Region(0, 0, shape[1], shape[0])
+    if roi:
+        region = ffi_geometry.parse_region(roi)
+        ffi_geometry.check_region(region, shape, science)
+    if target:
+        region = ffi_geometry.region_around(tansip, *_position(target), size, science)
+    cells = tessellation(catalogue)
+    footprint = footprints.footprint(tansip, region, cells, science)
+    if not footprint.skycells:
+        ra, dec = ffi_geometry.pixel_to_sky(tansip, (region.x0 + region.x1) / 2, (region.y0 + region.y1) / 2)
+        raise ValueError(
+            f"{path}: no PS1 coverage at declination {float(dec):.1f} (RA {float(ra):.1f}); the survey ends near "
+            "declination -30, and collateral pixels see no sky"
+        )
+    label = f"roi_{'_'.join(str(edge) for edge in region)}" if roi or target else ""
+    return Plan(path, ccd, header, shape, science, tansip, region, label, footprint, cells, _catalogue_name(catalogue))
+
+
+def reference_of(plan_, reference_ffi, catalogue=""):
+    """Return the plan of the FFI whose blurred skycells are shared, `plan_` itself where none is named.
+
+    Raises
+    ------
+    ValueError
+        If the reference is of another CCD or sector, or looks elsewhere.
+    """
+    if not reference_ffi:
+        return plan_
+    reference = plan(reference_ffi, ",".join(map(str, plan_.region)), catalogue=catalogue)
+    same = ("sector", "camera", "ccd")
+    if any(getattr(reference.ccd, name) != getattr(plan_.ccd, name) for name in same):
+        raise ValueError(f"--reference-ffi {reference_ffi} is not of the CCD and sector of {plan_.path}")
+    apart = _apart(plan_, reference)
+    if not apart < LARGEST_DRIFT:
+        raise ValueError(
+            f"--reference-ffi {reference_ffi} looks {apart:.1f} px elsewhere than {plan_.path}, and more than "
+            f"{LARGEST_DRIFT:g} px is no drift: one of the two has a wrong WCS"
+        )
+    return reference
+
+
+def _apart(one, other):
+    """Return how far the corners of a region lie from where another FFI's WCS has them [TESS px]."""
+    x, y = np.meshgrid((one.region.x0, one.region.x1), (one.region.y0, one.region.y1))
+    there = ffi_geometry.sky_to_pixel(other.tansip, *ffi_geometry.pixel_to_sky(one.tansip, x, y))
+    return float(np.max(np.hypot(there[0] - x, there[1] - y)))
+
+
+def _position(target):
+    try:
+        ra, dec = (float(part) for part in target.replace(",", " ").split())
+    except ValueError as error:
+        raise ValueError(f"--target {target!r}: give RA and Dec in degrees, e.g. --target '210.8 54.3'") from error
+    return ra, dec
+
+
+@functools.lru_cache(maxsize=4)
+def tessellation(catalogue=""):
+    """Return the skycells of the ring table, or those of a CSV file."""
+    if not catalogue:
+        return rings.rings_v3()
+    if not os.path.exists(catalogue):
+        raise ValueError(f"--skycell-catalog {catalogue}: there is no such file")
+    return rings.catalogue(pd.read_csv(catalogue, dtype={"NAME": str}))
+
+
+def _catalogue_name(catalogue):
+    return _digest(Path(catalogue).read_text(encoding="utf-8")) if catalogue else "rings.v3"
+
+
+def write_map(plan, name, path):
+    """Write one of the products of MapFFI.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the FFI.
+    name : str
+        ``list`` (the table of skycells), ``pixels`` (the master map), or a skycell's name (its map).
+    path : str
+        Where to.
+    """
+    if name == "list":
+        footprints.skycell_rows(plan.footprint).to_csv(path, index=False)
+    elif name == "pixels":
+        cards = ffi_geometry.keywords(ffi_geometry.cropped(plan.tansip, plan.region.x0, plan.region.y0))
+        fitsfile.write_master_map(path, plan.footprint.owner, cards, footprints.skycell_rows(plan.footprint))
+    else:
+        skycell = plan.skycell(name)
+        index_map = mapping.pixel_index_map(plan.tansip, skycell, plan.shape, plan.science)
+        fitsfile.write_pixel_map(path, index_map, rings.wcs_keywords(skycell), ffi_geometry.keywords(plan.tansip))
+
+
+# --- the world: files of a skycell -----------------------------------------------------------------------------------
+
+
+class Source(NamedTuple):
+    """Where files come from, and what is wanted of them."""
+
+    bases: tuple
+    data_root: str
+    bands: tuple
+    politeness: archive.Politeness
+    require_all_bands: bool
+
+
+def source(settings):
+    """Return the `Source` that the settings describe."""
+    politeness = archive.Politeness(
+        tries=settings.download_tries,
+        connect_timeout=settings.connect_timeout,
+        read_timeout=settings.read_timeout,
+        first_wait=FIRST_WAIT,
+        longest_wait=LONGEST_WAIT,
+        slowest=SLOWEST,
+    )
+    bands_wanted = tuple(band for band, _ in settings.weights)
+    return Source(settings.archive, settings.data_root, bands_wanted, politeness, settings.require_all_bands)
+
+
+def download(skycell, source, draft, progress):
+    """Fetch, check and store every file of a skycell.
+
+    Parameters
+    ----------
+    skycell : rings.Skycell
+        Which, and what its headers must say.
+    source : Source
+        Where from.
+    draft : targets.Draft
+        Where to; its notes get the origin of each file, and the date on which absent ones were asked for.
+    progress : Progress
+        One step a file.
+
+    Raises
+    ------
+    archive.ArchiveUnavailable
+        If a file cannot be had just now.
+    ValueError
+        If a file is absent and `source.require_all_bands` is set, or the disk is too full.
+    """
+    folder = paths.incoming(source.data_root)
+    archive.demand_space(folder, archive.needed_bytes(1, source.bands, KINDS, 1, keep_raw=True))
+    files = archive.stack_files(skycell.name, source.bands, KINDS)
+    read = functools.partial(_read_checked, rings.wcs_keywords(skycell) | {"NAXIS1": skycell.nx, "NAXIS2": skycell.ny})
+    origin, absent, keywords = {}, [], {}
+    fetched = archive.fetch_all(files, source.bases, folder, source.politeness, read)
+    with contextlib.closing(fetched), store.Writer(draft.path) as group:
+        for key, file in fetched:
+            if file is None:
+                absent.append(key)
+            else:
+                group.add(key, file.content.stored)
+                keywords[key] = file.content.keywords
+                origin[key] = {name: getattr(file, name) for name in ORIGIN}
+            progress.step(f"{key} {'absent' if file is None else 'stored'}")
+        group.describe({"skycell": skycell.name, "keywords": keywords, "absent": absent})
+    if absent and source.require_all_bands:
+        raise ValueError(
+            f"{skycell.name}: the archive has no {', '.join(absent)}, and require_all_bands is set in luigi.cfg; "
+            "unset it to go on without"
+        )
+    draft.notes.update(files=origin, absent={key: _today() for key in absent})
+
+
+def _read_checked(expected, path):
+    """Read a fetched file and check that it is the one asked for; ValueError where it is not."""
+    stack = fitsfile.read_stack(path)
+    kind = next((kind for kind in ("mask", "wt") if f".{kind}." in Path(path).name), "image")
+    numbers = {name: value for name, value in expected.items() if not isinstance(value, str)}
+    archive.check_keywords(stack.keywords, numbers, kind, stack.stored.dtype)
+    return stack
+
+
+def _today():
+    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+
+
+def recheck_is_due(manifest, days):
+    """Tell whether files that were absent have not been asked for again for so many days."""
+    asked = manifest["notes"]["absent"].values()
+    age = [datetime.date.fromisoformat(_today()) - datetime.date.fromisoformat(day) for day in asked]
+    return any(one.days >= days for one in age)
+
+
+def delete_raw(path):
+    """Delete a raw skycell of which the combined one is whole."""
+    aside = Path(path).with_name(f".deleted.{os.getpid()}.{Path(path).name}")
+    # Renamed first: a half deleted skycell must not look whole.
+    os.rename(path, aside)
+    shutil.rmtree(aside)
+
+
+# --- how much: bands to blocks ---------------------------------------------------------------------------------------
+
+
+class Recipe(NamedTuple):
+    """What shapes the blocks of a skycell; two recipes live side by side."""
+
+    weights: tuple
+    background: str
+    ignore: tuple
+    ignored_pixels: str
+    bin: int
+
+    @property
+    def label(self):
+        """Name of the recipe's folder: every value in it, so that no two recipes share one."""
+        weights = "_".join(f"{band}{weight!r}" for band, weight in self.weights)
+        bits = "-".join(map(str, self.ignore)) or "none"
+        return f"{weights}_{self.background}_{self.ignored_pixels}{bits}_bin{self.bin}"
+
+    def settings(self):
+        """Return what shaped the blocks, for manifests."""
+        return {
+            "weights": dict(self.weights),
+            "background": self.background,
+            "ignore_mask_bits": list(self.ignore),
+            "ignored_pixels": self.ignored_pixels,
+            "bin": self.bin,
+            "combined_format": COMBINED_FORMAT,
+        }
+
+
+def recipe(settings, ignore_mask_bits):
+    """Return the `Recipe` of the settings and the mask bits of a task."""
+    return Recipe(settings.weights, settings.background, tuple(ignore_mask_bits), settings.ignored_pixels, settings.bin)
+
+
+def combine(raw, skycell, recipe):
+    """Combine the bands of a skycell, take its sky off, and share the pixels among blocks.
+
+    Parameters
+    ----------
+    raw : str
+        The skycell's raw group.
+    skycell : rings.Skycell
+    recipe : Recipe
+
+    Returns
+    -------
+    blocks : blocks.Blocks
+    """
+    flux, variance, bits, missing = _combined(raw, skycell, dict(recipe.weights))
+    flux, variance = background.remove_background(flux, variance, bits, recipe.background)
+    exclude = mask.bit_mask(recipe.ignore) if recipe.ignored_pixels == "exclude" else 0
+    return blocks.to_blocks(flux, variance, bits, missing, recipe.bin, skycell.corner, exclude)
+
+
+def _combined(raw, skycell, weights):
+    """Return the weighted sum of a raw skycell, strip by strip: its bands together would not fit the memory."""
+    keywords = store.read_attributes(raw)["keywords"]
+    have = [band for band in weights if all(f"{band}_{kind}" in keywords for kind in KINDS)]
+    arrays = {f"{band}_{kind}": store.open_array(raw, f"{band}_{kind}") for band in have for kind in KINDS}
+    scaling = {key: bands.scaling(keywords[key]) for key in arrays if not key.endswith("mask")}
+    shape = (skycell.ny, skycell.nx)
+    whole = bands.Combined(*(np.empty(shape, dtype) for dtype in (np.float32, np.float32, np.uint16, np.uint8)))
+    for start in range(0, shape[0], STRIP_ROWS):
+        rows = slice(start, min(start + STRIP_ROWS, shape[0]))
+        strip = {
+            band: bands.Band(
+                arrays[f"{band}_image"][rows],
+                arrays[f"{band}_wt"][rows],
+                arrays[f"{band}_mask"][rows],
+                scaling[f"{band}_image"],
+                scaling[f"{band}_wt"],
+            )
+            for band in have
+        }
+        part = bands.combine(strip, weights, (rows.stop - rows.start, shape[1]))
+        for plane, piece in zip(whole, part, strict=True):
+            plane[rows] = piece
+    return whole
+
+
+def write_blocks(path, combined, skycell):
+    """Write a skycell's blocks, rounded to what their noise leaves of them, so that they compress."""
+    planes = {name: getattr(combined, name) for name in combined._fields if name != "grid"}
+    for name, kept in MANTISSA_BITS.items():
+        planes[name] = blocks.rounded(planes[name], kept)
+    store.write_arrays(path, planes, {"skycell": skycell.name, "grid": list(combined.grid)})
+
+
+def read_blocks(path):
+    """Return the `blocks.Blocks` that `write_blocks` wrote."""
+    grid = blocks.Grid(*store.read_attributes(path)["grid"])
+    return blocks.Blocks(**store.read_arrays(path), grid=grid)
+
+
+# --- how much: the blur ----------------------------------------------------------------------------------------------
+
+
+class Blur(NamedTuple):
+    """The point spread function of the template, and how far it reaches."""
+
+    psf: str
+    sigma: float
+    prfs: prf_files.Grid | None
+
+    def reach(self):
+        """Return how far light is followed [native px]."""
+        return PRF_REACH if self.prfs is not None else SIGMAS * self.sigma
+
+    def widening(self):
+        """Return by how much a skycell's frame must be widened with its neighbours' blocks [native px]."""
+        return max(0.0, self.reach() + PIXEL_REACH - MARGIN)
+
+    def settings(self, reference):
+        """Return what shaped the blurred skycells, for manifests; a PRF is turned as the reference FFI lies."""
+        if self.prfs is not None:
+            return {
+                "psf": self.psf,
+                "prf_files": self.prfs.digest,
+                "prf_wcs": _digest(ffi_geometry.keywords(reference.tansip)),
+            }
+        return {"psf": self.psf, "psf_sigma": self.sigma}
+
+    def made_of(self, plan, skycell):
+        """Return the names of the combined skycells that one blurred skycell is made of, its own first."""
+        near = footprints.neighbours(skycell, plan.tessellation, self.widening()) if self.widening() else []
+        return [skycell.name, *(other.name for other in near)]
+
+    def skycells(self, plan):
+        """Return the names of all combined skycells that an FFI's blurred skycells are made of."""
+        return sorted({name for skycell in plan.footprint.skycells for name in self.made_of(plan, skycell)})
+
+    def largest_offset(self, pixel_scale):
+        """Return the largest offset [TESS px] for which the skycells' frames still hold the blurred light."""
+        reach = self.reach() if self.prfs is not None else SIGMAS_WITH_OFFSET * self.sigma
+        return (MARGIN + self.widening() - reach - PIXEL_REACH) / pixel_scale
+
+
+def blur(settings, sigma, ccd):
+    """Return the `Blur` of the settings and the sigma of a task, for the FFIs of a CCD.
+
+    Raises
+    ------
+    ValueError
+        If the sigma or the PRF files of the settings make no PSF.
+    """
+    if settings.psf == "prf":
+        return Blur("prf", math.nan, prf_files.read(settings.prf_folder, ccd.camera, ccd.ccd))
+    if settings.psf == "gauss" and not sigma > 0:
+        raise ValueError(
+            f"psf_sigma: {sigma} gives no Gaussian; give one above 0, or psf = none for PS1's own sharpness"
+        )
+    return Blur(settings.psf, sigma if settings.psf == "gauss" else 0.0, None)
+
+
+def convolve(plan, skycell, combined, blur, ignore):
+    """Blur one skycell.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the reference FFI, which way a PRF is turned.
+    skycell : rings.Skycell
+    combined : dict of str to targets.WholeTarget
+        The combined skycells by name, neighbours included.
+    blur : Blur
+    ignore : tuple of int
+        PS1 mask bits that set IGNORED_BIT.
+
+    Returns
+    -------
+    blurred : psf.Blurred
+    """
+    frame = read_blocks(combined[skycell.name].path)
+    names = blur.made_of(plan, skycell)[1:]
+    if names:
+        neighbours = [
+            (read_blocks(combined[name].path), mapping.plane_homography(plan.skycell(name), skycell)) for name in names
+        ]
+        frame = psf.widen(frame, blur.widening(), neighbours)
+    if blur.prfs is None:
+        return psf.gaussian_blur(frame, blur.sigma, mask.bit_mask(ignore))
+    centre = (skycell.nx - 1) / 2, (skycell.ny - 1) / 2
+    column, row = (float(value[0]) for value in mapping.ps1_to_tess(plan.tansip, skycell, *([c] for c in centre)))
+    prf = psf.interpolate_prf(blur.prfs.images, blur.prfs.rows, blur.prfs.columns, row + 1, column + 1)
+    turned = psf.resample_prf(prf, mapping.jacobian(plan.tansip, skycell, *centre), frame.grid.step)
+    return psf.prf_blur(frame, turned, mask.bit_mask(ignore))
+
+
+def write_blurred(path, blurred):
+    """Write a blurred skycell."""
+    planes = {name: getattr(blurred, name) for name in BLURRED_PLANES}
+    store.write_arrays(path, planes, {"grid": list(blurred.grid), "sigma": blurred.sigma})
+
+
+def read_blurred(path):
+    """Return the `psf.Blurred` that `write_blurred` wrote."""
+    told = store.read_attributes(path)
+    return psf.Blurred(**store.read_arrays(path), grid=blocks.Grid(*told["grid"]), sigma=told["sigma"])
+
+
+def summarise(plan, groups, path):
+    """Write which blurred skycells an FFI needs, where they are, and their digests (JSON)."""
+    cells = [
+        {"skycell": skycell.name, "path": groups[skycell.name].path, "digest": groups[skycell.name].digest()}
+        | store.read_attributes(groups[skycell.name].path)
+        for skycell in plan.footprint.skycells
+    ]
+    Path(path).write_text(json.dumps({"ffi": plan.ccd.stem, "skycells": cells}, indent=1), encoding="utf-8")
+
+
+# --- the template ----------------------------------------------------------------------------------------------------
+
+
+class Frame(NamedTuple):
+    """The pixels of a template: their WCS without offset, owners, and what lies beneath them."""
+
+    tansip: ffi_geometry.TanSip
+    owner: np.ndarray
+    science: np.ndarray
+    seam: np.ndarray
+
+
+def frame(plan, oversampling):
+    """Return the `Frame` of an FFI's template, each TESS pixel divided into `oversampling` x `oversampling`."""
+    tansip = ffi_geometry.cropped(plan.tansip, plan.region.x0, plan.region.y0)
+    science = np.zeros(plan.region.shape, bool)
+    seeing = ffi_geometry.clip(plan.science, plan.region)
+    science[
+        max(seeing.y0 - plan.region.y0, 0) : max(seeing.y1 - plan.region.y0, 0),
+        max(seeing.x0 - plan.region.x0, 0) : max(seeing.x1 - plan.region.x0, 0),
+    ] = True
+    seam = footprints.projection_seam(plan.footprint, SEAM_REACH)
+    fine = (
+        np.repeat(np.repeat(plane, oversampling, 0), oversampling, 1) for plane in (plan.footprint.owner, science, seam)
+    )
+    return Frame(ffi_geometry.oversampled(tansip, oversampling), *fine)
+
+
+def batches(offsets, frame):
+    """Divide the offsets into lists whose templates fit into memory together."""
+    at_once = max(1, int(TEMPLATES_IN_MEMORY / (frame.owner.size * BYTES_PER_PIXEL)))
+    return [offsets[start : start + at_once] for start in range(0, len(offsets), at_once)]
+
+
+def check_offsets(plan, blur, offsets):
+    """Refuse offsets for which the skycells' frames do not hold the sky.
+
+    Raises
+    ------
+    ValueError
+        Naming the offset and the largest one allowed.
+    """
+    largest = min(blur.largest_offset(mapping.pixel_scale(plan.tansip, skycell)) for skycell in plan.footprint.skycells)
+    for offset in offsets:
+        if math.hypot(*offset) > largest:
+            raise ValueError(
+                f"--multi-offset-array: offset {offset} TESS px reaches beyond the sky that skycells carry, at most "
+                f"{largest:.2f} px for this PSF; shift the FFI's own WCS instead"
+            )
+
+
+def integrate(plan, frame, groups, offsets, oversampling, progress):
+    """Integrate the blurred skycells over the pixels of a template, at several offsets.
+
+    Parameters
+    ----------
+    plan : Plan
+    frame : Frame
+        Of the template.
+    groups : dict of str to targets.WholeTarget
+        The blurred skycells by name.
+    offsets : list of (float, float)
+        [TESS px]
+    oversampling : int
+    progress : Progress
+        One step a skycell.
+
+    Returns
+    -------
+    templates : list of template.Sampled
+        One an offset, each plane of the frame's shape; pixels without owner have no data.
+    """
+    templates = [template.blank(frame.owner.shape) for _ in offsets]
+    boxes = ndimage.find_objects(frame.owner + 1)
+    for index, skycell in enumerate(plan.footprint.skycells):
+        blurred = read_blurred(groups[skycell.name].path)
+        scale = mapping.pixel_scale(plan.tansip, skycell) / oversampling
+        nodes = template.quadrature_nodes(blurred.sigma, scale)
+        y, x = np.nonzero(frame.owner[boxes[index]] == index)
+        y, x = y + boxes[index][0].start, x + boxes[index][1].start
+        for planes, offset in zip(templates, offsets, strict=True):
+            fine = tuple(oversampling * value for value in offset)
+            at = mapping.node_positions(frame.tansip, skycell, x, y, fine, nodes)
+            for plane, values in zip(planes, template.sample(blurred, *at, scale), strict=True):
+                plane[y, x] = values
+        progress.step(skycell.name)
+    return templates
+
+
+def write_template(path, sampled, frame, plan, offset, described, groups):
+    """Write a template file.
+
+    Parameters
+    ----------
+    path : str
+        Where to.
+    sampled : template.Sampled
+        Counts/s, as `integrate` gives them.
+    frame : Frame
+    plan : Plan
+    offset : (float, float)
+        [TESS px]
+    described : Described
+        The settings that a template's file tells.
+    groups : dict of str to targets.WholeTarget
+        The blurred skycells, whose manifests tell what they are made of.
+    """
+    factor = 1.0 if described.units == "counts" else 10 ** (-0.4 * (COUNTS_ZERO_POINT - TESS_ZERO_POINT))
+    judged = template.judge(sampled, frame.owner, frame.science, frame.seam, described.min_coverage)
+    fine = tuple(described.oversampling * value for value in offset)
+    planes = {
+        "FLUX_SUM": judged.flux * np.float32(factor),
+        "VARIANCE": judged.variance * np.float32(factor**2),
+        "COVERAGE": judged.coverage,
+        "COUNT": judged.count,
+        "MASK": judged.masked,
+        "DQ": judged.dq,
+    }
+    tables = {"SKYCELLS": skycells_table(plan, groups, described.settings["weights"]), "STARS": stars_table()}
+    wcs_cards = ffi_geometry.keywords(ffi_geometry.shifted(frame.tansip, *fine))
+    fitsfile.write_template(path, _provenance(plan, offset, described), planes, wcs_cards, tables)
+
+
+class Described(NamedTuple):
+    """The settings that a template's file tells, beside those of its recipe and blur."""
+
+    units: str
+    oversampling: int
+    min_coverage: float
+    settings: dict
+    reference: str
+
+
+def chosen(described):
+    """Return the settings that shape a template beside those of its blurred skycells, for manifests."""
+    return {name: getattr(described, name) for name in ("units", "oversampling", "min_coverage")}
+
+
+def _provenance(plan, offset, described):
+    zero_point = COUNTS_ZERO_POINT if described.units == "counts" else TESS_ZERO_POINT
+    unit = "count/s" if described.units == "counts" else "electron/s"
+    made_of = described.settings
+    weights = made_of["weights"]
+    return {
+        "ORIGIN": ("syndiff_tasks", "deep PS1 sky in the TESS band"),
+        "SYNDIFF": (True, "a template, not an observation"),
+        "VERSION": (__version__, "of syndiff_tasks"),
+        "TELESCOP": ("TESS", "whose pixels these are"),
+        "SURVEY": ("PS1 3pi, rings.v3 stacks", "whose sky this is"),
+        "FFI": (plan.ccd.stem, "the FFI whose pixels these are"),
+        "REFFFI": (Path(described.reference or plan.path).name, "the FFI whose skycells were shared"),
+        "SECTOR": (plan.ccd.sector, "TESS sector, from the file name"),
+        "CAMERA": (plan.ccd.camera, "TESS camera"),
+        "CCD": (plan.ccd.ccd, "TESS CCD"),
+        "MJD-OBS": (_start(plan.header), "[d] start of the FFI (UTC)"),
+        "DX_SHIFT": (offset[0], "[TESS px] stars are moved to larger x by this"),
+        "DY_SHIFT": (offset[1], "[TESS px] stars are moved to larger y by this"),
+        "ROI": (",".join(map(str, plan.region)), "x0,y0,x1,y1 of the FFI, half-open, from 0"),
+        "OVERSAMP": (described.oversampling, "template pixels along one TESS pixel"),
+        "NSKYCELL": (len(plan.footprint.skycells), "PS1 skycells that own pixels here"),
+        "SKYCAT": (plan.catalogue, "skycells: rings.v3, or the digest of a catalogue"),
+        "BUNIT": (unit, "of FLUX_SUM"),
+        "ZEROPT": (zero_point, "[mag] AB-like magnitude of 1 unit"),
+        "PSF": (made_of["psf"], "gauss, prf or none"),
+        "PSFSIGMA": (made_of.get("psf_sigma", ""), "[PS1 px] sigma of the Gaussian"),
+        "PRFFILES": (made_of.get("prf_files", ""), "digest of the PRF files"),
+        **{f"WEIGHT_{band.upper()}": (value, f"weight of PS1 {band}") for band, value in weights.items()},
+        "BACKGRND": (made_of["background"], "what was done with the sky"),
+        "BINNING": (made_of["bin"], "[PS1 px] side of a block"),
+        "IGNBITS": (",".join(map(str, made_of["ignore_mask_bits"])), "PS1 mask bits that are flagged"),
+        "IGNPIX": (made_of["ignored_pixels"], "what happened to pixels with such bits"),
+        "MINCOV": (described.min_coverage, "below this coverage FLUX_SUM is NaN"),
+    }
+
+
+def _start(header):
+    for keyword in ("MJD-OBS", "MJD-BEG"):
+        if keyword in header:
+            return float(header[keyword])
+    if "DATE-OBS" in header:
+        return float(Time(str(header["DATE-OBS"]).removesuffix("Z"), format="isot", scale="utc").mjd)
+    return math.nan
+
+
+def skycells_table(plan, groups, bands_wanted):
+    """Return the SKYCELLS table of a template: what each skycell is made of, and what it gave."""
+    given = np.bincount(plan.footprint.owner[plan.footprint.owner >= 0], minlength=len(plan.footprint.skycells))
+    return pd.DataFrame(
+        [
+            _skycell_row(skycell, groups[skycell.name].manifest()["notes"], bands_wanted) | {"PIXELS": int(pixels)}
+            for skycell, pixels in zip(plan.footprint.skycells, given, strict=True)
+        ]
+    )
+
+
+def _skycell_row(skycell, notes, bands_wanted):
+    files, numbers = notes["files"], notes["keywords"]
+    have = [band for band in bands_wanted if f"{band}_image" in files]
+    row = {"NAME": skycell.name, "PROJECTION": skycell.projection, "BANDS": "".join(have)}
+    ra, dec = footprints.corners(skycell)
+    for place, one_ra, one_dec in zip(("CENTRE", "CORNER1", "CORNER2", "CORNER3", "CORNER4"), ra, dec, strict=True):
+        row |= {f"RA_{place}": float(one_ra), f"DEC_{place}": float(one_dec)}
+    for band in bands_wanted:
+        of_band = numbers.get(f"{band}_image", {})
+        row |= {f"EXPTIME_{band}": float(of_band.get("EXPTIME", math.nan))}
+        row |= {f"ZEROPT_{band}": float(of_band.get("FPA.ZP", COUNTS_ZERO_POINT)) if of_band else math.nan}
+        row |= {f"SHA256_{band}_{kind}": files.get(f"{band}_{kind}", {}).get("sha256", "") for kind in KINDS}
+    return row
+
+
+def origin_of(raw):
+    """Return what a combined skycell's manifest remembers of its raw files, which may be deleted."""
+    keywords = store.read_attributes(raw.path)["keywords"]
+    kept = ("EXPTIME", "FPA.ZP", "MJD-OBS")
+    notes = raw.manifest()["notes"]
+    return {
+        "files": notes["files"],
+        "absent": notes["absent"],
+        "keywords": {key: {name: one[name] for name in kept if name in one} for key, one in keywords.items()},
+    }
+
+
+def stars_table():
+    """Return the STARS table: what was repaired or removed, a row a star."""
+    return pd.DataFrame(columns=["SOURCE_ID", "RA", "DEC", "TMAG", "FLUX", "HOW"])
+
+
+def draw(plan, targets):
+    """Draw the picture and write the page of a template, where they are not there yet."""
+    finished, *beside = targets
+    missing = [target for target in beside if not target.exists()]
+    if not missing:
+        return
+    read = product.read_template(finished.path)
+    ffi = fitsfile.read_ffi(plan.path)
+    view = difference.look(read, ffi.image, ffi.uncertainty)
+    for target in missing:
+        with target.writing() as draft:
+            if target.path.endswith(".png"):
+                picture.save(picture.draw(read, view, plan.ccd.stem), draft.path)
+            else:
+                page.write(draft.path, read, view, finished.manifest())
