@@ -1,0 +1,102 @@
+import math
+import os
+import subprocess
+import sys
+
+import luigi
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syndiff_tasks.config import SHIPPED, Bits, Number, Offsets, Places, Weights, syndiff
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(st.tuples(finite, finite), min_size=1, unique=True))
+def test_offsets_read_what_they_write(pairs):
+    offsets = tuple(dict.fromkeys((dx + 0.0, dy + 0.0) for dx, dy in pairs))
+    assert Offsets().parse(Offsets().serialize(offsets)) == offsets
+
+
+@pytest.mark.parametrize("text", ["", "0.1", "0,0,1", "a,b", "nan,0", "0,inf", "0;0", "1,2,,3"])
+def test_malformed_offsets_are_refused_by_name(text):
+    with pytest.raises(ValueError, match="multi_offset_array"):
+        Offsets().parse(text)
+
+
+@given(st.text())
+def test_offsets_of_any_text_are_finite_pairs_or_refused(text):
+    try:
+        offsets = Offsets().parse(text)
+    except ValueError:
+        return
+    assert offsets and all(math.isfinite(number) for pair in offsets for number in pair)
+
+
+def test_mask_bits_are_sorted_and_single():
+    assert Bits().parse("12, 5,12") == (5, 12)
+    assert Bits().parse("") == ()
+
+
+@pytest.mark.parametrize("text", ["16", "-1", "five", "1.0", "²"])
+def test_mask_bits_out_of_range_are_refused(text):
+    with pytest.raises(ValueError, match="PS1 masks have bits 0 to 15"):
+        Bits().parse(text)
+
+
+@pytest.mark.parametrize("text", ["nan", "-1", "401", "wide"])
+def test_an_absurd_sigma_is_refused_by_name(text):
+    with pytest.raises(ValueError, match="psf_sigma"):
+        Number("psf_sigma", 0.0, 400.0).parse(text)
+
+
+@pytest.mark.parametrize("text", ["g=1", "r=0.5, r=0.5", "r=-1", "r=nan", "r", "0.2,0.3"])
+def test_weights_that_are_none_are_refused(text):
+    with pytest.raises(ValueError, match="weights"):
+        Weights().parse(text)
+
+
+def test_weights_and_places_read_what_they_write():
+    weights = (("r", 0.238), ("z", 0.283))
+    assert Weights().parse(Weights().serialize(weights)) == weights
+    places = ("https://a.b/c", "/data/ps1")
+    assert Places().parse(Places().serialize(places)) == places
+
+
+def test_every_setting_stands_in_luigi_cfg_behind_a_comment():
+    lines = SHIPPED.read_text(encoding="utf-8").splitlines()
+    pairs = zip(lines, lines[1:], strict=False)
+    assert not [line for above, line in pairs if "=" in line and line[0] not in "#[" and not above.startswith("# ")]
+    section = lines[lines.index("[syndiff]") + 1 : lines.index("[resources]")]
+    written = {line.partition("=")[0].strip() for line in section if "=" in line and not line.startswith("#")}
+    assert written == {name for name, _ in syndiff.get_params()}
+
+
+def test_no_value_carries_a_comment_behind_it():
+    lines = SHIPPED.read_text(encoding="utf-8").splitlines()
+    assert not [line for line in lines if not line.startswith("#") and "#" in line]
+
+
+def test_each_setting_says_what_it_means():
+    assert all(parameter.description for _, parameter in syndiff.get_params())
+    assert all(isinstance(parameter, luigi.Parameter) for _, parameter in syndiff.get_params())
+
+
+def run_luigi(folder, *arguments):
+    command = [sys.executable, "-m", "luigi", "--module", "syndiff_tasks", *arguments]
+    environment = {name: value for name, value in os.environ.items() if name != "LUIGI_CONFIG_PATH"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_an_unknown_setting_in_luigi_cfg_is_refused_by_name(tmp_path):
+    (tmp_path / "luigi.cfg").write_text("[syndiff]\npsf_sgima = 40\n")
+    ended = run_luigi(tmp_path, "Downsample", "--ffi", "none.fits", "--local-scheduler")
+    assert ended.returncode != 0
+    assert "psf_sgima in luigi.cfg: no such setting" in ended.stderr
+
+
+def test_help_of_a_task_names_its_parameters_and_the_settings(tmp_path):
+    said = run_luigi(tmp_path, "Downsample", "--help").stdout
+    for option in ("--ffi", "--roi", "--target", "--multi-offset-array", "--psf-sigma", "--syndiff-data-root"):
+        assert option in said

@@ -1,0 +1,161 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from syndiff_tasks import targets
+from syndiff_tasks.targets import SettingsDiffer, WholeTarget, sweep, temporary_path, verify
+
+
+def write_file(target, text):
+    with target.writing() as draft:
+        Path(draft.path).write_text(text)
+
+
+def write_folder(target, files):
+    with target.writing() as draft:
+        for name, text in files.items():
+            path = Path(draft.path) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_product_is_there_once_it_was_written_whole(tmp_path):
+    target = WholeTarget(tmp_path / "deep" / "map.fits.gz", {"bin": 4})
+    assert not target.exists()
+    write_file(target, "whole")
+    assert target.exists()
+    assert Path(target.path).read_text() == "whole"
+
+
+def test_a_failed_writer_leaves_nothing(tmp_path):
+    target = WholeTarget(tmp_path / "map.fits", {})
+    with pytest.raises(RuntimeError, match="half way"), target.writing() as draft:
+        Path(draft.path).write_text("half")
+        raise RuntimeError("half way")
+    assert not target.exists()
+    assert names_in(tmp_path) == []
+
+
+def test_the_temporary_name_keeps_the_extensions_and_is_hidden(tmp_path):
+    temporary = temporary_path(tmp_path / "map.fits.gz")
+    assert temporary.name.startswith(".") and temporary.name.endswith(".fits.gz")
+    assert not list(tmp_path.glob("*.fits.gz"))
+
+
+def test_a_file_without_its_manifest_does_not_exist(tmp_path):
+    (tmp_path / "map.fits").write_text("who knows")
+    assert not WholeTarget(tmp_path / "map.fits", {}).exists()
+
+
+@pytest.mark.parametrize("write, content", [(write_file, "x"), (write_folder, {"a/b": "x"})])
+def test_other_settings_are_refused_with_both_values_and_the_two_ways_on(tmp_path, write, content):
+    write(WholeTarget(tmp_path / "p", {"psf_sigma": 40.0}), content)
+    with pytest.raises(SettingsDiffer) as refusal:
+        WholeTarget(tmp_path / "p", {"psf_sigma": 53.0}).exists()
+    for part in (str(tmp_path / "p"), "psf_sigma", "40.0", "53.0", "--overwrite", "--syndiff-data-root"):
+        assert part in str(refusal.value)
+
+
+def test_overwriting_replaces_a_product_of_other_settings_in_one_step(tmp_path):
+    write_folder(WholeTarget(tmp_path / "p", {"sigma": 40}), {"old": "1"})
+    again = WholeTarget(tmp_path / "p", {"sigma": 53}, overwrite=True)
+    # What this invocation made counts as made: the manifest of the first writer is of this process too.
+    manifest = json.loads((tmp_path / "p" / "manifest.json").read_text()) | {"invocation": "another"}
+    (tmp_path / "p" / "manifest.json").write_text(json.dumps(manifest))
+    assert not again.exists()
+    write_folder(again, {"new": "2"})
+    assert again.exists()
+    assert names_in(tmp_path / "p") == ["manifest.json", "new"]
+    assert names_in(tmp_path) == ["p"]
+
+
+def test_a_product_is_stale_when_an_input_was_remade_otherwise_and_not_when_it_is_gone(tmp_path):
+    source = WholeTarget(tmp_path / "source", {})
+    product = WholeTarget(tmp_path / "product", {}, {"source": source})
+    write_file(source, "one")
+    write_file(product, "of one")
+    assert product.exists()
+    Path(source.path).unlink()
+    assert product.exists()
+    write_file(source, "one")
+    assert product.exists()
+    Path(source.path).unlink()
+    write_file(source, "two")
+    assert not product.exists()
+    write_file(product, "of two")
+    assert product.exists()
+    assert Path(product.path).read_text() == "of two"
+
+
+def test_the_second_of_two_writers_keeps_the_product_of_the_first(tmp_path):
+    first, second = (WholeTarget(tmp_path / "p", {"a": 1}) for _ in range(2))
+    with second.writing() as late:
+        Path(late.path).mkdir()
+        (Path(late.path) / "who").write_text("second")
+        write_folder(first, {"who": "first"})
+    assert (tmp_path / "p" / "who").read_text() == "first"
+    assert names_in(tmp_path) == ["p"]
+
+
+def test_verify_finds_what_is_lost_changed_or_added(tmp_path):
+    target = WholeTarget(tmp_path / "p", {})
+    write_folder(target, {"c/0": "abcd", "c/1": "efgh", "zarr.json": "{}"})
+    assert verify(target.path, deep=True) == []
+    (tmp_path / "p" / "c" / "0").unlink()
+    (tmp_path / "p" / "c" / "1").write_text("eXgh")
+    (tmp_path / "p" / "c" / "2").write_text("?")
+    quick, deep = verify(target.path), verify(target.path, deep=True)
+    assert len(quick) == 2 and "c/0: is missing" in quick[0] and "c/2: was not published" in quick[1]
+    assert len(deep) == 3 and any("c/1: its bytes" in complaint for complaint in deep)
+
+
+def test_sweep_removes_what_dead_processes_left_and_nothing_of_the_living(tmp_path):
+    alive = temporary_path(tmp_path / "map.fits")
+    alive.write_text("being written")
+    dead = tmp_path / alive.name.replace(f"-{os.getpid()}-", "-999999999-")
+    dead.write_text("left behind")
+    elsewhere = tmp_path / dead.name.replace("@", "@elsewhere.", 1)
+    elsewhere.mkdir()
+    (tmp_path / "map.fits").write_text("a product")
+    assert sweep(tmp_path) == [str(dead)]
+    os.utime(elsewhere, (0, 0))
+    assert sweep(tmp_path) == [str(elsewhere)]
+    assert names_in(tmp_path) == [alive.name, "map.fits"]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from syndiff_tasks.targets import WholeTarget
+target = WholeTarget(sys.argv[1], {}, overwrite=True)
+while True:
+    with target.writing() as draft:
+        Path(draft.path).mkdir()
+        for number in range(20):
+            (Path(draft.path) / str(number)).write_text("x" * 1000)
+"""
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_whole_product_or_none(tmp_path):
+    for moment in range(8):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / "p")])
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "p").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.003 * moment)
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        if targets.read_manifest(tmp_path / "p") is not None:
+            assert verify(tmp_path / "p", deep=True) == []
+        sweep(tmp_path)
+        assert set(names_in(tmp_path)) <= {"p"}
