@@ -147,7 +147,7 @@ class syndiff(luigi.Config):  # noqa: N801 - Luigi makes the section's name of t
     data_root = luigi.Parameter(always_in_help=True, description="folder under which every product lies")
     archive = Places(always_in_help=True, description="PS1 base URLs or folders in the archive's layout, tried in turn")
     download_tries = luigi.IntParameter(always_in_help=True, description="tries of a file at one mirror")
-    connect_timeout = Number("connect_timeout", 0.1, 3600.0, always_in_help=True, description="seconds for a connection")
+    connect_timeout = Number("connect_timeout", 0.1, 3600.0, always_in_help=True, description="seconds to connect")
     read_timeout = Number("read_timeout", 0.1, 3600.0, always_in_help=True, description="seconds of silence allowed")
     weights = Weights(always_in_help=True, description="weights of the bands, e.g. r=0.238, i=0.344, z=0.283, y=0.135")
     background = luigi.ChoiceParameter(

@@ -1,0 +1,61 @@
+"""``syndiff_tasks explain FILE`` and ``syndiff_tasks verify FOLDER``: what was made how, and is it still whole."""
+
+import argparse
+import sys
+
+from . import ledger
+from .config import syndiff
+
+
+def main(arguments=None):
+    """Run one of the commands.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        The command line without the program's name.
+
+    Returns
+    -------
+    code : int
+        0 where all is well, 1 where something is wrong with a product, 2 where the question was.
+    """
+    parser = argparse.ArgumentParser(prog="syndiff_tasks", description="Ask finished products how they were made.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    explain = commands.add_parser("explain", help="settings, inputs, digests and code version of a product")
+    explain.add_argument("product", help="a template, map or Zarr group")
+    explain.set_defaults(run=_explain)
+    verify = commands.add_parser("verify", help="compare products with their manifests, and name what is wrong")
+    verify.add_argument("folder", nargs="?", help="data root, a folder in it, or one product (default: data_root)")
+    verify.add_argument("--deep", action="store_true", help="compare every byte (digests), not sizes alone")
+    verify.set_defaults(run=_verify)
+    asked = parser.parse_args(arguments)
+    return asked.run(asked)
+
+
+def _explain(asked):
+    try:
+        text = ledger.explain(asked.product)
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def _verify(asked):
+    root = asked.folder or syndiff().data_root
+    count, damaged = 0, 0
+    for _product, wrong in ledger.complaints(root, asked.deep):
+        count += 1
+        damaged += bool(wrong)
+        sys.stdout.writelines(f"{complaint}\n" for complaint in wrong)
+    how = "every byte compared" if asked.deep else "sizes compared"
+    sys.stdout.write(f"{root}: {count} products, {damaged} damaged ({how})\n")
+    if damaged:
+        sys.stdout.write("Delete what is damaged and run its task again: only that is remade.\n")
+    return 1 if damaged else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
