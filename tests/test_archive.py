@@ -39,7 +39,7 @@ def sealed(seed, size=30_000):
 def unseal(path):
     body = Path(path).read_bytes()
     if hashlib.sha256(body[:-32]).digest() != body[-32:]:
-        raise ValueError("the seal is broken")
+        raise ValueError(f"{path}: the seal is broken")
     return len(body)
 
 
@@ -532,7 +532,7 @@ def test_a_file_that_fails_every_try_goes_to_quarantine_with_its_reason(server, 
     kept = tmp_path / "quarantine" / NAME
     assert kept.read_bytes() == damaged
     reason = kept.with_name(f"{NAME}.reason.txt").read_text()
-    assert "the seal is broken" in reason
+    assert f"the file fails its check: {NAME}: the seal is broken" in reason
     assert f"{server.url}/{PATH}" in reason
     assert not (tmp_path / NAME).exists()
     assert leftovers(tmp_path) == ["quarantine"]

@@ -411,7 +411,9 @@ def _bodies_of_mirror(transfer, part, suspect, politeness, stop):
             try:
                 yield part
             except ValueError as error:
-                last = _TryFailed(f"the file fails its check: {error}")
+                # The temporary's name means nothing to who reads this later.
+                reason = str(error).replace(str(part.path), part.path.name.rpartition("+")[2])
+                last = _TryFailed(f"the file fails its check: {reason}")
             os.replace(part.path, suspect)
             digest = part.digest.hexdigest()
             if part.resumed and attempt == tries:
