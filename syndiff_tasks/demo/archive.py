@@ -416,17 +416,16 @@ def mask_bits(skycell: rings.Skycell, band: str, counts: np.ndarray, rendering: 
     return mask
 
 
-def _expose(counts, normal, structure, sky_variance) -> None:
-    """Add noise to `counts` and leave the variance in `normal`, strip by strip, in place."""
+def _expose(counts, variance, rng, structure) -> None:
+    """Make the variance uneven and add noise of that variance to the counts, strip by strip, in place."""
     size = structure.shape[0]
     columns = np.arange(counts.shape[1]) % size
     for rows in _strips(counts.shape[0]):
-        variance = structure[np.arange(rows.start, rows.stop)[:, None] % size, columns]
-        variance *= np.float32(0.01)
-        variance += np.float32(1)
-        variance *= counts[rows] + np.float32(sky_variance)
-        counts[rows] += np.sqrt(variance) * normal[rows]
-        normal[rows] = variance
+        uneven = structure[np.arange(rows.start, rows.stop)[:, None] % size, columns]
+        uneven *= np.float32(0.01)
+        uneven += np.float32(1)
+        variance[rows] *= uneven
+        counts[rows] += np.sqrt(variance[rows]) * rng.standard_normal(uneven.shape, dtype=np.float32)
 
 
 def render_stack(skycell: rings.Skycell, sources: pd.DataFrame, band: str, rendering: Rendering) -> Stack:
@@ -455,15 +454,11 @@ def render_stack(skycell: rings.Skycell, sources: pd.DataFrame, band: str, rende
     mask = mask_bits(skycell, band, counts, rendering)
     x0, y0, x1, y1 = rendering.window or (0, 0, skycell.nx, skycell.ny)
     inside = (slice(y0, y1), slice(x0, x1))
+    variance = counts + np.float32(exposure.sky_variance)
     if rendering.noise:
         rng = np.random.default_rng([rendering.seed, int(skycell.projection), skycell.cell, BANDS.index(band), 7])
-        variance = np.full(counts.shape, exposure.sky_variance, np.float32)
-        normal = rng.standard_normal(counts[inside].shape, dtype=np.float32)
         structure = rng.standard_normal((997, 997), dtype=np.float32)
-        _expose(counts[inside], normal, structure, exposure.sky_variance)
-        variance[inside] = normal
-    else:
-        variance = counts + np.float32(exposure.sky_variance)
+        _expose(counts[inside], variance[inside], rng, structure)
     lost = (mask & (BIT["BLANK"] | BIT["SAT"])) > 0
     counts[lost] = variance[lost] = np.nan
     return Stack(counts, variance, mask)

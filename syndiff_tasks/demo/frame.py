@@ -180,7 +180,5 @@ def write_frame(path, frame: Exposed) -> None:
     primary = fits.PrimaryHDU()
     for keyword, value in {"ORIGIN": "syndiff_tasks.demo", "TELESCOP": "TESS", "CAMERA": 3, "CCD": 3}.items():
         primary.header[keyword] = value
-    images = [
-        fits.ImageHDU(pixels, header_cards(kind)) for pixels, kind in zip(frame, ("cal", "uncert"), strict=True)
-    ]
+    images = [fits.ImageHDU(pixels, header_cards(kind)) for pixels, kind in zip(frame, ("cal", "uncert"), strict=True)]
     fits.HDUList([primary, *images]).writeto(Path(path), overwrite=True, checksum=True)

@@ -132,9 +132,7 @@ def random_positions(rng: np.random.Generator, n: int, centre: tuple, radius: fl
         Degrees.
     """
     distance, angle = radius * 3600 * np.sqrt(rng.random(n)), 2 * np.pi * rng.random(n)
-    return displaced(
-        np.full(n, centre[0]), np.full(n, centre[1]), distance * np.cos(angle), distance * np.sin(angle)
-    )
+    return displaced(np.full(n, centre[0]), np.full(n, centre[1]), distance * np.cos(angle), distance * np.sin(angle))
 
 
 def random_sky(seed: int, centre: tuple, radius: float, density: float = 20_000.0) -> pd.DataFrame:
