@@ -17,7 +17,7 @@ def main(arguments=None) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo_sky"), help="folder to build in (default: demo_sky)")
     parser.add_argument("--seed", type=int, default=1, help="same seed, same sky (default: 1)")
     parser.add_argument(
-        "--processes", type=int, default=min(4, os.cpu_count() or 1), help="images rendered at once, 0.8 GB each"
+        "--processes", type=int, default=min(4, os.cpu_count() or 1), help="images rendered at once, 1 GB each"
     )
     chosen = parser.parse_args(arguments)
     images = len(field.demo_skycells()) * len(BANDS)

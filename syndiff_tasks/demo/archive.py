@@ -490,7 +490,7 @@ def build_archive(
     rendering : Rendering
         How.
     processes : int
-        How many bands are rendered at once, each in 0.8 GB.
+        How many bands are rendered at once, each in 1 GB.
     done : callable, optional
         Called with the path of each image finished.
 
