@@ -1,0 +1,158 @@
+import numpy as np
+import pytest
+import shapely
+from numba import config
+from numpy.testing import assert_allclose
+from test_ffi import astropy_wcs, tess_wcs
+from test_rings import SURVEY
+
+from syndiff_tasks.geometry import ffi, mapping, rings
+
+POINTINGS = [(216.75, 56.4, 20.0), (0.3, 12.0, 130.0), (40.9, 87.1, 250.0)]
+CORNERS = [(44, 0), (2091, 0), (2091, 2047), (44, 2047), (1000, 1000)]
+
+
+def skycell_at(tansip, x, y):
+    return SURVEY.skycell(SURVEY.name_of(SURVEY.owner(*ffi.pixel_to_sky(tansip, x, y))))
+
+
+@pytest.mark.parametrize("pointing", POINTINGS)
+def test_tess_to_ps1_and_back_is_the_chain_of_both_astropy_coordinates(pointing):
+    tansip = tess_wcs(*pointing)
+    rng = np.random.default_rng(1)
+    for corner in CORNERS:
+        skycell = skycell_at(tansip, *corner)
+        x, y = np.array(corner)[:, None] + rng.uniform(-60, 60, (2, 100))
+        sky = astropy_wcs(tansip).all_pix2world(x, y, 0)
+        expected = rings.wcs(skycell).all_world2pix(*sky, 0)
+        px, py = mapping.tess_to_ps1(tansip, skycell, x, y)
+        assert_allclose((px, py), expected, atol=2e-6)
+        assert_allclose(mapping.ps1_to_tess(tansip, skycell, px, py), (x, y), atol=1e-8)
+
+
+def test_homography_takes_corrected_offsets_to_native_pixels():
+    plain = tess_wcs()._replace(a=np.zeros((1, 1)), b=np.zeros((1, 1)))
+    skycell = skycell_at(plain, 300, 400)
+    matrix = mapping.homography(plain, skycell)
+    u, v = 310.25 - 1044, 390.5 - 1000
+    px, py, w = matrix @ (u, v, 1)
+    sky = astropy_wcs(plain).all_pix2world(310.25, 390.5, 0)
+    assert_allclose((px / w, py / w), rings.wcs(skycell).all_world2pix(*sky, 0), atol=1e-6)
+
+
+@pytest.mark.parametrize("pointing", POINTINGS)
+def test_bilinear_interpolation_between_nodes_is_within_a_thousandth_of_a_tess_pixel(pointing):
+    tansip = tess_wcs(*pointing)
+    rng = np.random.default_rng(2)
+    for corner in CORNERS:
+        skycell = skycell_at(tansip, *corner)
+        grid = mapping.ps1_to_tess_nodes(tansip, skycell)
+        px, py = rng.uniform(0, (skycell.nx - 1, skycell.ny - 1), (3000, 2)).T
+        px[:4], py[:4] = [0, 0, skycell.nx - 1, skycell.nx - 1], [0, skycell.ny - 1, 0, skycell.ny - 1]
+        sky = rings.wcs(skycell).all_pix2world(px, py, 0)
+        exact = np.array(astropy_wcs(tansip).all_world2pix(*sky, 0, tolerance=1e-8, maxiter=60))
+        error = np.hypot(*(np.array(mapping.interpolate(grid, px, py)) - exact)).max()
+        # Asked for is 1e-3; the nodes are as close as they are for the index map's sake.
+        assert error < 5e-6
+
+
+@pytest.mark.skipif(bool(config.DISABLE_JIT), reason="a whole skycell needs compiled kernels")
+@pytest.mark.parametrize("corner", [(60, 20), (1000, 1000)])
+def test_index_map_of_a_whole_skycell_differs_from_the_exact_one_in_no_more_than_1e_5_of_its_pixels(corner):
+    tansip = tess_wcs(*POINTINGS[0])
+    skycell = skycell_at(tansip, *corner)
+    index = mapping.pixel_index_map(tansip, skycell, ffi.FRAME_SHAPE)
+    assert index.dtype == np.int32
+    assert index.shape == (skycell.ny, skycell.nx)
+    rows = np.arange(0, skycell.ny, 17)
+    py, px = np.meshgrid(rows, np.arange(skycell.nx), indexing="ij")
+    x, y = (np.floor(c + 0.5).astype(int) for c in mapping.ps1_to_tess(tansip, skycell, px, py))
+    seen = (x >= 44) & (x < 2092) & (y >= 0) & (y < 2048)
+    expected = np.where(seen, y * 2136 + x, -1)
+    assert (index[rows] != expected).mean() <= 1e-5
+    # The corner's skycell is partly off the science pixels.
+    assert seen.all() == (corner == (1000, 1000))
+
+
+def test_index_map_is_minus_one_where_the_ffi_is_far_away():
+    skycell = SURVEY.skycell("skycell.1322.055")._replace(nx=700, ny=500)
+    index = mapping.pixel_index_map(tess_wcs(), skycell, ffi.FRAME_SHAPE)
+    assert (index == -1).all()
+
+
+def test_index_map_of_a_cutout_counts_the_cutouts_own_pixels():
+    tansip = tess_wcs()
+    skycell = skycell_at(tansip, 700, 800)._replace(nx=640, ny=577)
+    x, y = (int(round(float(c))) for c in mapping.ps1_to_tess(tansip, skycell, 320, 288))
+    cut = ffi.cropped(tansip, x - 2, y - 3)
+    index = mapping.pixel_index_map(cut, skycell, (7, 5), ffi.Region(0, 0, 5, 7))
+    full = mapping.pixel_index_map(tansip, skycell, ffi.FRAME_SHAPE)
+    j, i = np.divmod(full, 2136)
+    inside = (i >= x - 2) & (i < x + 3) & (j >= y - 3) & (j < y + 4)
+    assert np.array_equal(index, np.where(inside, (j - y + 3) * 5 + i - x + 2, -1))
+    assert index[288, 320] == 3 * 5 + 2
+
+
+@pytest.mark.parametrize("offset", [(0.0, 0.0), (0.3, -0.2), (0.003, 0.0)])
+def test_nodes_are_gauss_legendre_nodes_of_the_shifted_pixel(offset):
+    tansip = tess_wcs()
+    skycell = skycell_at(tansip, 60, 20)
+    x, y = np.array([44, 60, 61]), np.array([0, 20, 25])
+    nodes = mapping.node_positions(tansip, skycell, x, y, offset, 3)
+    # The nodes of order 3 are 0 and +- sqrt(3/5), with weights 8/9 and 5/9, on an interval of length 2.
+    step = np.array([-1, 0, 1]) * np.sqrt(3 / 5) / 2
+    node_x = (x - offset[0])[:, None] + np.tile(step, 3)
+    node_y = (y - offset[1])[:, None] + np.repeat(step, 3)
+    sky = astropy_wcs(tansip).all_pix2world(node_x, node_y, 0)
+    px, py = rings.wcs(skycell).all_world2pix(*sky, 0)
+    assert_allclose(nodes.px, px, atol=2e-6)
+    assert_allclose(nodes.py, py, atol=2e-6)
+    shares = np.outer([5 / 18, 8 / 18, 5 / 18], [5 / 18, 8 / 18, 5 / 18]).ravel()
+    assert_allclose(nodes.weight / nodes.weight.sum(axis=1, keepdims=True), np.tile(shares, (3, 1)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("nodes", [2, 4])
+def test_node_weights_add_up_to_the_area_of_the_pixel_between_its_mapped_edges(nodes):
+    tansip = tess_wcs()
+    for corner in CORNERS:
+        skycell = skycell_at(tansip, *corner)
+        weight = mapping.node_positions(tansip, skycell, [corner[0]], [corner[1]], (0.2, 0.1), nodes).weight.sum()
+        along = np.linspace(-0.5, 0.5, 101)
+        edge_x = np.concatenate([along, np.full(101, 0.5), -along, np.full(101, -0.5)]) + corner[0] - 0.2
+        edge_y = np.concatenate([np.full(101, -0.5), along, np.full(101, 0.5), -along]) + corner[1] - 0.1
+        outline = shapely.Polygon(np.stack(mapping.tess_to_ps1(tansip, skycell, edge_x, edge_y), axis=1))
+        assert weight == pytest.approx(outline.area, rel=1e-7)
+
+
+def test_jacobian_and_scale_are_the_finite_differences_of_the_mapping():
+    tansip = tess_wcs()
+    for corner in CORNERS:
+        skycell = skycell_at(tansip, *corner)
+        px, py = np.array([3000.0, 3002, 3001, 3001]), np.array([2001.0, 2001, 2000, 2002])
+        sky = rings.wcs(skycell).all_pix2world(px, py, 0)
+        x, y = astropy_wcs(tansip).all_world2pix(*sky, 0, tolerance=1e-10, maxiter=60)
+        expected = np.array([[x[1] - x[0], x[3] - x[2]], [y[1] - y[0], y[3] - y[2]]]) / 2
+        assert_allclose(mapping.jacobian(tansip, skycell, 3001, 2001), expected, atol=1e-8)
+        centre = mapping.jacobian(tansip, skycell, (skycell.nx - 1) / 2, (skycell.ny - 1) / 2)
+        area = abs(centre[0, 0] * centre[1, 1] - centre[0, 1] * centre[1, 0])
+        assert mapping.pixel_scale(tansip, skycell) == pytest.approx(area**-0.5, rel=1e-12)
+        # 20.5 arcsec of TESS are 82 native px.
+        assert 75 < mapping.pixel_scale(tansip, skycell) < 85
+
+
+def test_plane_to_plane_is_the_chain_of_both_astropy_coordinates_also_across_projections():
+    rng = np.random.default_rng(3)
+    here = SURVEY.skycell("skycell.2180.090")
+    for name in ("skycell.2180.091", "skycell.2245.005", "skycell.2181.099"):
+        there = SURVEY.skycell(name)
+        x, y = rng.uniform(0, 6000, (2, 10, 20))
+        expected = rings.wcs(there).all_world2pix(*rings.wcs(here).all_pix2world(x, y, 0), 0)
+        ours = mapping.plane_to_plane(here, there, x, y)
+        assert_allclose(ours, expected, atol=1e-5)
+        assert_allclose(mapping.plane_to_plane(there, here, *ours), (x, y), atol=1e-6)
+
+
+def test_plane_to_plane_has_no_answer_behind_the_plane():
+    x, y = mapping.plane_to_plane(SURVEY.skycell("skycell.1322.055"), SURVEY.skycell("skycell.1367.055"), 0.0, 0.0)
+    assert np.isnan(x)
+    assert np.isnan(y)
