@@ -30,7 +30,7 @@ from .geometry import mapping, rings
 from .io import archive, fitsfile, store
 from .io import prf as prf_files
 from .pixels import background, bands, blocks, mask, psf, template
-from .report import difference, page, picture, product
+from .report import difference, picture, product
 
 logger = logging.getLogger("luigi-interface")
 
@@ -64,8 +64,6 @@ BYTES_PER_PIXEL = 24
 # Blurred light reaches 3 sigma = 120 px = 1.5 TESS px: pixels that near to another projection see its border.
 SEAM_REACH = 1.5
 
-# Mantissa bits that combined blocks keep: rounding is far below their noise, and the rest would not compress.
-MANTISSA_BITS = {"flux": 12, "variance": 7}
 BLURRED_PLANES = ("flux", "valid", "masked", "variance", "dq")
 
 # Pointing drifts by some 0.1 px within a sector; frames of bad pointing, by some pixels [TESS px].
@@ -76,6 +74,16 @@ FIRST_WAIT, LONGEST_WAIT, SLOWEST = 2.0, 300.0, 1000.0
 
 COUNTS_ZERO_POINT = 25.0  # of PS1 counts/s [AB mag], facts.md §2
 TESS_ZERO_POINT = 20.44  # 1 electron/s [mag], TESS Instrument Handbook; facts.md §4
+
+
+class Unit(NamedTuple):
+    """A unit of flux: its name in headers, and the magnitude of one."""
+
+    name: str
+    zero_point: float
+
+
+UNITS = {"counts": Unit("count/s", COUNTS_ZERO_POINT), "electrons": Unit("electron/s", TESS_ZERO_POINT)}
 
 
 class Progress:
@@ -185,7 +193,8 @@ def plan(path, roi="", target="", size=64, catalogue=""):
 @functools.lru_cache(maxsize=64)
 def _plan(path, _changed, roi, target, size, catalogue):
     ccd = ffi_geometry.parse_name(path)
-    header, shape = fitsfile.read_ffi_header(path)
+    header = fitsfile.read_ffi_header(path)
+    shape = header["NAXIS2"], header["NAXIS1"]
     ffi_geometry.check_detector(ccd, header)
     tansip = ffi_geometry.from_header(header)
     science = ffi_geometry.science_region(header, shape)
@@ -334,18 +343,10 @@ def download(skycell, source, draft, progress):
     archive.demand_space(folder, archive.needed_bytes(1, source.bands, KINDS, 1, keep_raw=True))
     files = archive.stack_files(skycell.name, source.bands, KINDS)
     read = functools.partial(_read_checked, rings.wcs_keywords(skycell) | {"NAXIS1": skycell.nx, "NAXIS2": skycell.ny})
-    origin, absent, keywords = {}, [], {}
-    fetched = archive.fetch_all(files, source.bases, folder, source.politeness, read)
-    with contextlib.closing(fetched), store.Writer(draft.path) as group:
-        for key, file in fetched:
-            if file is None:
-                absent.append(key)
-            else:
-                group.add(key, file.content.stored)
-                keywords[key] = file.content.keywords
-                origin[key] = {name: getattr(file, name) for name in ORIGIN}
-            progress.step(f"{key} {'absent' if file is None else 'stored'}")
-        group.describe({"skycell": skycell.name, "keywords": keywords, "absent": absent})
+    origin, described = {}, {"skycell": skycell.name, "keywords": {}, "absent": []}
+    with contextlib.closing(archive.fetch_all(files, source.bases, folder, source.politeness, read)) as fetched:
+        store.write_arrays(draft.path, _stored(fetched, origin, described, progress), described)
+    absent = described["absent"]
     if absent and source.require_all_bands:
         raise ValueError(
             f"{skycell.name}: the archive has no {', '.join(absent)}, and require_all_bands is set in luigi.cfg; "
@@ -354,10 +355,22 @@ def download(skycell, source, draft, progress):
     draft.notes.update(files=origin, absent={key: _today() for key in absent})
 
 
+def _stored(fetched, origin, described, progress):
+    """Yield the pixels of each file that comes, and note what came."""
+    for key, file in fetched:
+        if file is None:
+            described["absent"].append(key)
+        else:
+            described["keywords"][key] = file.content.keywords
+            origin[key] = {name: getattr(file, name) for name in ORIGIN}
+            yield key, file.content.stored
+        progress.step(f"{key} {'absent' if file is None else 'stored'}")
+
+
 def _read_checked(expected, path):
     """Read a fetched file and check that it is the one asked for; ValueError where it is not."""
-    stack = fitsfile.read_stack(path)
     kind = next((kind for kind in ("mask", "wt") if f".{kind}." in Path(path).name), "image")
+    stack = fitsfile.read_mask(path) if kind == "mask" else fitsfile.read_stack(path)
     numbers = {name: value for name, value in expected.items() if not isinstance(value, str)}
     archive.check_keywords(stack.keywords, numbers, kind, stack.stored.dtype)
     return stack
@@ -467,7 +480,7 @@ def _combined(raw, skycell, weights):
 def write_blocks(path, combined, skycell):
     """Write a skycell's blocks, rounded to what their noise leaves of them, so that they compress."""
     planes = {name: getattr(combined, name) for name in combined._fields if name != "grid"}
-    for name, kept in MANTISSA_BITS.items():
+    for name, kept in blocks.MANTISSA_BITS.items():
         planes[name] = blocks.rounded(planes[name], kept)
     store.write_arrays(path, planes, {"skycell": skycell.name, "grid": list(combined.grid)})
 
@@ -568,7 +581,8 @@ def convolve(plan, skycell, combined, blur, ignore):
     centre = (skycell.nx - 1) / 2, (skycell.ny - 1) / 2
     column, row = (float(value[0]) for value in mapping.ps1_to_tess(plan.tansip, skycell, *([c] for c in centre)))
     prf = psf.interpolate_prf(blur.prfs.images, blur.prfs.rows, blur.prfs.columns, row + 1, column + 1)
-    turned = psf.resample_prf(prf, mapping.jacobian(plan.tansip, skycell, *centre), frame.grid.step)
+    jacobian = mapping.jacobian(plan.tansip, skycell, *centre)
+    turned = psf.resample_prf(prf, jacobian, frame.grid.step, blur.prfs.oversampling)
     return psf.prf_blur(frame, turned, mask.bit_mask(ignore))
 
 
@@ -701,8 +715,8 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
     groups : dict of str to targets.WholeTarget
         The blurred skycells, whose manifests tell what they are made of.
     """
-    factor = 1.0 if described.units == "counts" else 10 ** (-0.4 * (COUNTS_ZERO_POINT - TESS_ZERO_POINT))
-    judged = template.judge(sampled, frame.owner, frame.science, frame.seam, described.min_coverage)
+    factor = 10 ** (-0.4 * (COUNTS_ZERO_POINT - UNITS[described.units].zero_point))
+    judged = template.judge(sampled, frame.science, frame.seam, described.min_coverage)
     fine = tuple(described.oversampling * value for value in offset)
     planes = {
         "FLUX_SUM": judged.flux * np.float32(factor),
@@ -714,7 +728,17 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
     }
     tables = {"SKYCELLS": skycells_table(plan, groups, described.settings["weights"]), "STARS": stars_table()}
     wcs_cards = ffi_geometry.keywords(ffi_geometry.shifted(frame.tansip, *fine))
-    fitsfile.write_template(path, _provenance(plan, offset, described), planes, wcs_cards, tables)
+    unit, zero_point = UNITS[described.units]
+    fitsfile.write_template(
+        path,
+        _provenance(plan, offset, described),
+        planes,
+        wcs_cards,
+        tables,
+        unit=unit,
+        zero_point=zero_point,
+        dq_bits={bit.name: (bit.value, mask.DQ_MEANING[bit]) for bit in mask.DQ},
+    )
 
 
 class Described(NamedTuple):
@@ -733,8 +757,6 @@ def chosen(described):
 
 
 def _provenance(plan, offset, described):
-    zero_point = COUNTS_ZERO_POINT if described.units == "counts" else TESS_ZERO_POINT
-    unit = "count/s" if described.units == "counts" else "electron/s"
     made_of = described.settings
     weights = made_of["weights"]
     return {
@@ -743,8 +765,8 @@ def _provenance(plan, offset, described):
         "VERSION": (__version__, "of syndiff_tasks"),
         "TELESCOP": ("TESS", "whose pixels these are"),
         "SURVEY": ("PS1 3pi, rings.v3 stacks", "whose sky this is"),
-        "FFI": (plan.ccd.stem, "the FFI whose pixels these are"),
-        "REFFFI": (Path(described.reference or plan.path).name, "the FFI whose skycells were shared"),
+        "FFI": (plan.ccd.stem, "whose pixels these are"),
+        "REFFFI": (ffi_geometry.parse_name(described.reference or plan.path).stem, "whose skycells were shared"),
         "SECTOR": (plan.ccd.sector, "TESS sector, from the file name"),
         "CAMERA": (plan.ccd.camera, "TESS camera"),
         "CCD": (plan.ccd.ccd, "TESS CCD"),
@@ -754,9 +776,7 @@ def _provenance(plan, offset, described):
         "ROI": (",".join(map(str, plan.region)), "x0,y0,x1,y1 of the FFI, half-open, from 0"),
         "OVERSAMP": (described.oversampling, "template pixels along one TESS pixel"),
         "NSKYCELL": (len(plan.footprint.skycells), "PS1 skycells that own pixels here"),
-        "SKYCAT": (plan.catalogue, "skycells: rings.v3, or the digest of a catalogue"),
-        "BUNIT": (unit, "of FLUX_SUM"),
-        "ZEROPT": (zero_point, "[mag] AB-like magnitude of 1 unit"),
+        "SKYCAT": (plan.catalogue, "rings.v3, or digest of a catalogue"),
         "PSF": (made_of["psf"], "gauss, prf or none"),
         "PSFSIGMA": (made_of.get("psf_sigma", ""), "[PS1 px] sigma of the Gaussian"),
         "PRFFILES": (made_of.get("prf_files", ""), "digest of the PRF files"),
@@ -835,4 +855,4 @@ def draw(plan, targets):
             if target.path.endswith(".png"):
                 picture.save(picture.draw(read, view, plan.ccd.stem), draft.path)
             else:
-                page.write(draft.path, read, view, finished.manifest())
+                raise NotImplementedError

@@ -216,7 +216,7 @@ class Downsample(_Blurring):
 
     multi_offset_array = Offsets(
         default=((0.0, 0.0),),
-        description="dx,dy pairs [TESS px], a template each, e.g. 0,0,0.5,0; dx > 0 moves stars to larger x (default 0,0)",
+        description="dx,dy pairs [TESS px], a template each: 0,0,0.5,0; dx > 0 moves stars to larger x (default 0,0)",
     )
     overwrite = luigi.BoolParameter(**OVERWRITE)
 
@@ -244,7 +244,7 @@ class Downsample(_Blurring):
         for offset in self.multi_offset_array:
             path = paths.template(syndiff().data_root, plan.ccd, plan.label, offset)
             template = WholeTarget(path, settings | {"offset": offset}, {"convolved": convolved}, self.overwrite)
-            beside = (paths.picture(path), paths.page(path)) if syndiff().pictures else ()
+            beside = (paths.picture(path),) if syndiff().pictures else ()
             made[offset] = [template, *(WholeTarget(one, {}, {"template": template}, self.overwrite) for one in beside)]
         return made
 

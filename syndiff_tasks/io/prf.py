@@ -16,10 +16,10 @@ class Grid(NamedTuple):
 
     Attributes
     ----------
-    images : ndarray of float64, shape (rows, columns, ny, nx)
+    images : ndarray of float64, shape (n, ny, nx)
         Each PRF; `oversampling` samples a TESS pixel.
-    rows, columns : tuple of float
-        1-based detector coordinates, ascending.
+    rows, columns : tuple of float, length n
+        Where each was measured, in 1-based detector coordinates.
     oversampling : int
         Samples along one TESS pixel.
     digest : str
@@ -50,7 +50,7 @@ def read(folder, camera, ccd):
     Raises
     ------
     ValueError
-        If there are none of this CCD, or they fill no grid of rows and columns.
+        If there are none of this CCD.
     """
     files = (
         sorted(file for file in Path(folder or ".").rglob("tess*.fits") if _is_of(file, camera, ccd)) if folder else []
@@ -60,20 +60,16 @@ def read(folder, camera, ccd):
             f"prf_folder = {str(folder)!r} holds no tess*-prf-{camera}-{ccd}-row*-col*.fits; download the PRF files of "
             "that camera and CCD from MAST, or use psf = gauss"
         )
-    found = {}
+    images, places, oversampling = [], [], 0
     for file in files:
         with fits.open(file) as hdus:
-            header, image = hdus[0].header, np.array(hdus[0].data, np.float64)
-        found[float(header["CCD_RREF"]), float(header["CCD_CREF"])] = (image, int(header["NSAMP"]))
-    rows, columns = (tuple(sorted({place[axis] for place in found})) for axis in (0, 1))
-    if len(found) != len(rows) * len(columns):
-        raise ValueError(
-            f"prf_folder = {str(folder)!r} holds {len(found)} PRFs of camera {camera} CCD {ccd}, which fill no grid of "
-            f"{len(rows)} rows and {len(columns)} columns; download the missing ones"
-        )
-    images = np.array([[found[row, column][0] for column in columns] for row in rows])
-    digest = hashlib.sha256(images.tobytes()).hexdigest()[:16]
-    return Grid(images, rows, columns, next(iter(found.values()))[1], digest)
+            header = hdus[0].header
+            images.append(np.array(hdus[0].data, np.float64))
+        places.append((float(header["CCD_RREF"]), float(header["CCD_CREF"])))
+        oversampling = int(header["NSAMP"])
+    rows, columns = zip(*places, strict=True)
+    digest = hashlib.sha256(np.array(images).tobytes()).hexdigest()[:16]
+    return Grid(np.array(images), rows, columns, oversampling, digest)
 
 
 def _is_of(file, camera, ccd):

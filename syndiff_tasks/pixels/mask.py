@@ -80,6 +80,18 @@ class DQ(IntFlag):
     COLLATERAL = 128
 
 
+#: A sentence for each bit, for the headers of templates.
+DQ_MEANING = {
+    DQ.NO_PS1: "no PS1 data at all",
+    DQ.LOW_COVERAGE: "less data than min_coverage: FLUX_SUM is NaN",
+    DQ.SAT_PS1: "PS1 saturated here: the flux is a lower limit or absent",
+    DQ.IGNORED_BIT: "native pixels with one of the ignore_mask_bits",
+    DQ.BAND_MISSING: "one or more of r, i, z, y absent, the others standing in",
+    DQ.STAR_REPAIRED: "the flux of a bright star was put in from elsewhere",
+    DQ.PROJECTION_SEAM: "the blurred light crosses into another projection cell",
+    DQ.COLLATERAL: "outside the science area of the FFI: sees no sky",
+}
+
 #: Bit of the `missing` plane (bands 0..3 are r, i, z, y) that carries "this pixel belongs to a repaired star".
 REPAIRED = 1 << 7
 

@@ -15,7 +15,7 @@ from scipy import fft
 from scipy.ndimage import map_coordinates
 
 from syndiff_tasks.pixels.blocks import Blocks, Grid
-from syndiff_tasks.pixels.mask import dq_of_bits
+from syndiff_tasks.pixels.mask import DQ, dq_of_bits
 from syndiff_tasks.pixels.template import spline_weights
 
 #: Samples per sigma in the narrowest stored plane (the variance, blurred by sigma/sqrt(2)) that a coarser sampling
@@ -31,6 +31,10 @@ KERNEL_REACH = 5.0
 #: Half the largest gap between 4 Gauss-Legendre nodes over a TESS pixel of 82 native px [native px]. With it a flag
 #: spreads by sigma from *every* point of the pixel, though it is read at the nodes only.
 DQ_HALF_GAP = 14.0
+
+#: A saturated star lacks its core, most of its light: unlike other flaws, one that shows in the blurred light as far
+#: as this many sigma (1 % of a star of 100 times the brightness of its surroundings).
+SATURATED_REACH = 3.0
 
 #: A PRF is read at the centre of the pixel alone, so its flags spread by this many of its sigma: half a pixel (41 px)
 #: and the sigma of the optics (53 px) are 1.6 of the 58 px that both have together.
@@ -111,7 +115,8 @@ def gaussian_blur(blocks: Blocks, sigma: float, ignore: int) -> Blurred:
     Gaussian of sigma/sqrt(2) over 4 pi sigma^2; there the splines are taken off as variances (bin^2/4 and step^2/4),
     which keeps the kernel, and so every variance, positive.
 
-    A sample's flags are those of the blocks in a square of half-width sigma + `DQ_HALF_GAP` around it.
+    A sample's flags are those of the blocks in a square of half-width sigma + `DQ_HALF_GAP` around it; SAT_PS1 reaches
+    `SATURATED_REACH` sigma.
     """
     bin = blocks.grid.step
     every = 1
@@ -123,7 +128,7 @@ def gaussian_blur(blocks: Blocks, sigma: float, ignore: int) -> Blurred:
     width = sigma or bin / math.sqrt(2)
     flux, valid, masked = (_convolve(p, signal / bin, every) for p in (blocks.flux, blocks.valid, blocks.masked))
     variance = _convolve(blocks.variance, spread / (bin * width * math.sqrt(4 * math.pi)), every)
-    dq = _spread_flags(blocks, ignore, width + DQ_HALF_GAP, every)
+    dq = _spread_flags(blocks, ignore, width, DQ_HALF_GAP, every)
     return Blurred(flux, valid, masked, variance, dq, _sample_grid(blocks.grid, every), width)
 
 
@@ -199,10 +204,15 @@ def _convolve_rows(plane, taps, every):
     return out
 
 
-def _spread_flags(blocks, ignore, reach, every):
-    """`DQ` bits (uint8) of the blocks within `reach` native px of each sample, in x and y."""
-    half = math.ceil(reach / blocks.grid.step)
+def _spread_flags(blocks, ignore, sigma, gap, every):
+    """`DQ` bits (uint8) of the blocks within sigma + gap native px of each sample, in x and y."""
     flags = dq_of_bits(blocks.bits, blocks.missing, ignore)
+    saturated = flags & DQ.SAT_PS1.value
+    far = _spread(saturated, math.ceil((SATURATED_REACH * sigma + gap) / blocks.grid.step), every)
+    return far | _spread(flags, math.ceil((sigma + gap) / blocks.grid.step), every)
+
+
+def _spread(flags, half, every):
     ny, nx = (_samples(n, every) for n in flags.shape)
     rows = _or_rows(flags, half, every, ny)
     return np.ascontiguousarray(_or_rows(np.ascontiguousarray(rows.T), half, every, nx).T)
@@ -262,7 +272,7 @@ def prf_blur(blocks: Blocks, kernel: np.ndarray, ignore: int) -> Blurred:
     flux, valid, masked = _convolve_fft((blocks.flux, blocks.valid, blocks.masked), kernel / bin**2, every)
     (variance,) = _convolve_fft((blocks.variance,), kernel**2 / bin**4, every)
     variance = np.maximum(variance, 0)  # ringing of some 1e-7 beside a bright star
-    dq = _spread_flags(blocks, ignore, DQ_PRF_REACH * sigma * bin, every)
+    dq = _spread_flags(blocks, ignore, sigma * bin, (DQ_PRF_REACH - 1) * sigma * bin, every)
     return Blurred(flux, valid, masked, variance, dq, _sample_grid(blocks.grid, every), None)
 
 
