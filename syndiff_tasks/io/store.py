@@ -1,0 +1,362 @@
+"""Arrays and attributes on disk: one plain directory is one Zarr v3 group.
+
+Every array is a single shard (sharding codec) of chunks of whole rows: two files an array, so that the thousand
+skycells of a CCD do not eat a file system's inodes, and strips of rows can be read alone. Each chunk carries a CRC-32C,
+and a group lists its arrays, so that what is lost or damaged raises and never reads back as the fill value, as it does
+by Zarr's own rule.
+
+The format is plain Zarr v3, which zarr-python reads and writes; only its pipeline is left out. That takes 0.22 s of CPU
+to write and 0.18 s to read a noise image of 6320 x 6284 int16, and the same codecs called directly 0.09 s and 0.08 s.
+It also keeps an event loop and threads in the process, which Luigi forks for every task.
+
+Codecs, measured on such an image (archive's RICE file 67.7 MB; seconds of CPU to write, read):
+
+=======================  =======  =====  =====
+int16 image                   MB  write   read
+=======================  =======  =====  =====
+lz4 5, bit shuffle          70.0   0.09   0.04
+lz4 5, byte shuffle         79.2   0.08   0.02
+zstd 1, bit shuffle         70.2   0.21   0.06
+zstd 3, bit shuffle         69.9   0.24   0.04
+zstd 1, byte shuffle        73.0   0.18   0.10
+blosclz 1, bit shuffle      71.0   0.17   0.04
+=======================  =======  =====  =====
+
+Floats of few mantissa bits compress best with bytes shuffled: a 1575 x 1575 image of sources on exact zeros takes
+0.41 MB with zstd 5 (0.82 MB with bits shuffled, 0.70 MB with lz4), and level 9 saves a tenth of that for 30 x the time.
+"""
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import google_crc32c
+import numcodecs.blosc
+import numpy as np
+
+# Blosc's own threads would outnumber the cores under Luigi's workers, and do not survive a fork.
+numcodecs.blosc.use_threads = False
+
+ROWS = 256
+"""Rows a chunk, unless asked otherwise: 3 MB of a skycell."""
+
+_METADATA = "zarr.json"
+_LISTED = "arrays"
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_CRC_BYTES = 4
+_NO_CHUNK = 2**64 - 1
+
+
+def _blosc(dtype):
+    """Choose the codec of a type by the measurements above."""
+    if dtype.kind in "iu" and dtype.itemsize == 2:
+        return numcodecs.blosc.Blosc("lz4", clevel=5, shuffle=numcodecs.blosc.BITSHUFFLE)
+    return numcodecs.blosc.Blosc("zstd", clevel=5, shuffle=numcodecs.blosc.SHUFFLE)
+
+
+def _array_metadata(shape, dtype, rows):
+    """Describe an array as the Zarr v3 specification has it."""
+    codec = _blosc(dtype)
+    shuffle = {numcodecs.blosc.BITSHUFFLE: "bitshuffle", numcodecs.blosc.SHUFFLE: "shuffle"}[codec.shuffle]
+    endian = {"name": "bytes", "configuration": {"endian": "little"}}
+    blosc = {"cname": codec.cname, "clevel": codec.clevel, "shuffle": shuffle}
+    blosc |= {"typesize": dtype.itemsize, "blocksize": 0}
+    sharding = {
+        "chunk_shape": [rows, *shape[1:]],
+        "codecs": [endian, {"name": "blosc", "configuration": blosc}, {"name": "crc32c"}],
+        "index_codecs": [endian, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    shard_shape = [-(-shape[0] // rows) * rows, *shape[1:]]
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard_shape}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": {"f": "NaN", "b": False}.get(dtype.kind, 0),
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "attributes": {},
+        "storage_transformers": [],
+    }
+
+
+def _plain(value):
+    """Turn NumPy values and paths into what JSON knows."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"attribute {value!r} is a {type(value).__name__}, which JSON does not know")
+
+
+def _write_json(path, content):
+    with open(path, "x", encoding="utf-8") as file:
+        json.dump(content, file, indent=1, default=_plain)
+
+
+def _with_crc(content):
+    return content + google_crc32c.value(content).to_bytes(_CRC_BYTES, "little")
+
+
+def _shard_name(dimensions):
+    return ".".join(["c", *("0" * dimensions)])
+
+
+def _write_shard(path, array, rows):
+    codec = _blosc(array.dtype)
+    index = []
+    with open(path, "xb") as file:
+        for row in range(0, array.shape[0], rows):
+            chunk = array[row : row + rows]
+            lacking = rows - chunk.shape[0]
+            if lacking:
+                chunk = np.concatenate([chunk, np.zeros((lacking, *array.shape[1:]), dtype=array.dtype)])
+            content = _with_crc(codec.encode(np.ascontiguousarray(chunk)))
+            index.append((file.tell(), len(content)))
+            file.write(content)
+        file.write(_with_crc(np.array(index, dtype="<u8").tobytes()))
+
+
+def write_arrays(path, arrays, attributes, rows=ROWS):
+    """Write arrays and attributes as one Zarr group.
+
+    Parameters
+    ----------
+    path : path-like
+        Directory, made if need be; it must hold no group yet. Written plainly: the caller puts it under its final name.
+    arrays : Mapping or iterable of (str, ndarray)
+        Name and array of each: integers, booleans or floats of at least one dimension and one element. Of an iterable
+        one array at a time is held.
+    attributes : Mapping
+        What JSON knows, NumPy values and paths; NaN is allowed. Written last, so it may be filled while `arrays` is
+        drawn from.
+    rows : int, optional
+        Rows (of the first axis) a chunk.
+
+    Raises
+    ------
+    ValueError
+        If a name or array cannot be stored.
+    FileExistsError
+        If the directory holds such a group or array already.
+    """
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    names = []
+    for name, array in arrays.items() if isinstance(arrays, Mapping) else arrays:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{path}: array name {name!r} must be letters, digits and _, a letter first")
+        if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8 or array.ndim == 0 or array.size == 0:
+            raise ValueError(f"{path}: {name} of type {array.dtype} and shape {array.shape} is no array to be stored")
+        dtype = array.dtype.newbyteorder("=")
+        chunk_rows = min(rows, array.shape[0])
+        (path / name).mkdir()
+        _write_shard(path / name / _shard_name(array.ndim), array.astype(dtype, copy=False), chunk_rows)
+        _write_json(path / name / _METADATA, _array_metadata(array.shape, dtype, chunk_rows))
+        names.append(name)
+    group = {"zarr_format": 3, "node_type": "group", "attributes": {**attributes, _LISTED: names}}
+    _write_json(path / _METADATA, group)
+
+
+def _damaged(path, what):
+    return ValueError(f"{path}: {what}; delete the folder of this product and rerun the task that makes it")
+
+
+def _read_json(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise _damaged(path, "is lost") from error
+    except ValueError as error:
+        raise _damaged(path, f"is no JSON ({error})") from error
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array on disk: ``array[first:last]`` reads these rows and no others.
+
+    Attributes
+    ----------
+    path : Path
+        The file that holds it.
+    shape : tuple of int
+        Shape of the whole array.
+    dtype : numpy.dtype
+        Type of its elements.
+    rows : int
+        Rows a chunk: strips that begin at a multiple of it are read without waste.
+    chunks : tuple of (int, int)
+        First byte and number of bytes of each chunk in the file.
+    """
+
+    path: Path
+    shape: tuple
+    dtype: np.dtype
+    rows: int
+    chunks: tuple
+
+    def __getitem__(self, strip):
+        """Read the rows of a slice with step 1.
+
+        Parameters
+        ----------
+        strip : slice
+            Of the first axis.
+
+        Returns
+        -------
+        rows : ndarray
+            A new array.
+
+        Raises
+        ------
+        ValueError
+            If the file is lost or damaged, or the slice has another step.
+        """
+        first, last, step = strip.indices(self.shape[0])
+        if step != 1:
+            raise ValueError(f"{self.path} is read in strips of adjacent rows, not every {step}th")
+        out = np.empty((max(last - first, 0), *self.shape[1:]), dtype=self.dtype)
+        codec = _blosc(self.dtype)
+        with _open(self.path) as file:
+            for number in range(first // self.rows, -(-last // self.rows) if last > first else 0):
+                start = number * self.rows
+                content = self._chunk(file, number)
+                if first <= start and start + self.rows <= last:
+                    codec.decode(content, out=out[start - first : start - first + self.rows])
+                    continue
+                whole = np.frombuffer(codec.decode(content), dtype=self.dtype).reshape(self.rows, *self.shape[1:])
+                begin, end = max(first, start), min(last, start + self.rows)
+                out[begin - first : end - first] = whole[begin - start : end - start]
+        return out
+
+    def _chunk(self, file, number):
+        """Read the compressed bytes of a chunk and hold them against their checksum."""
+        offset, size = self.chunks[number]
+        file.seek(offset)
+        content = file.read(size)
+        body, crc = content[:-_CRC_BYTES], content[-_CRC_BYTES:]
+        if len(content) != size or google_crc32c.value(body) != int.from_bytes(crc, "little"):
+            raise _damaged(self.path, f"chunk {number} (bytes {offset}..{offset + size}) does not match its checksum")
+        return body
+
+
+def _open(path):
+    try:
+        return open(path, "rb")
+    except FileNotFoundError as error:
+        raise _damaged(path, "is lost") from error
+
+
+def _read_index(path, chunks):
+    """Read where each chunk of a shard lies, and check that all of them are there."""
+    with _open(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        begin = size - 16 * chunks - _CRC_BYTES
+        file.seek(max(begin, 0))
+        content = file.read()
+    body, crc = content[:-_CRC_BYTES], content[-_CRC_BYTES:]
+    if begin < 0 or google_crc32c.value(body) != int.from_bytes(crc, "little"):
+        raise _damaged(path, f"the index of its {chunks} chunks is damaged or cut off")
+    index = tuple((int(offset), int(length)) for offset, length in np.frombuffer(body, dtype="<u8").reshape(-1, 2))
+    for number, (offset, length) in enumerate(index):
+        if offset == _NO_CHUNK or offset + length > begin or length < _CRC_BYTES:
+            raise _damaged(path, f"chunk {number} of {chunks} is lost")
+    return index
+
+
+def open_array(path, name):
+    """Open one array of a group to read strips of its rows.
+
+    Parameters
+    ----------
+    path : path-like
+        Directory of the group.
+    name : str
+        Name of the array.
+
+    Returns
+    -------
+    array : StoredArray
+        All its chunks are known to be there; each is checked when read.
+
+    Raises
+    ------
+    ValueError
+        If the array or a chunk of it is lost, or was not written by `write_arrays`.
+    """
+    folder = Path(path) / name
+    metadata = _read_json(folder / _METADATA)
+    try:
+        shape, dtype = tuple(metadata["shape"]), np.dtype(metadata["data_type"])
+        rows = metadata["codecs"][0]["configuration"]["chunk_shape"][0]
+        known = metadata == _array_metadata(shape, dtype, rows)
+    except (KeyError, IndexError, TypeError) as error:
+        raise _damaged(folder / _METADATA, f"lacks {error}") from error
+    if not known:
+        raise _damaged(folder / _METADATA, "describes another layout than this program writes")
+    file = folder / _shard_name(len(shape))
+    return StoredArray(file, shape, dtype, rows, _read_index(file, math.ceil(shape[0] / rows)))
+
+
+def _read_group(path):
+    metadata = _read_json(Path(path) / _METADATA)
+    attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
+    if not isinstance(attributes, dict) or not isinstance(attributes.get(_LISTED), list):
+        raise _damaged(Path(path) / _METADATA, "does not list the arrays of its group")
+    return attributes
+
+
+def read_attributes(path):
+    """Read the attributes of a group.
+
+    Parameters
+    ----------
+    path : path-like
+        Directory of the group.
+
+    Returns
+    -------
+    attributes : dict
+        As given to `write_arrays`, in JSON's types: tuples have become lists.
+
+    Raises
+    ------
+    ValueError
+        If the directory holds no such group.
+    """
+    return {key: value for key, value in _read_group(path).items() if key != _LISTED}
+
+
+def read_arrays(path, names=None):
+    """Read arrays of a group.
+
+    Parameters
+    ----------
+    path : path-like
+        Directory of the group.
+    names : iterable of str, optional
+        Which ones; all by default.
+
+    Returns
+    -------
+    arrays : dict
+        Name and ndarray of each.
+
+    Raises
+    ------
+    ValueError
+        If an array that the group lists, or a chunk of it, is lost or damaged, or a name is not in the group.
+    """
+    listed = _read_group(path)[_LISTED]
+    names = listed if names is None else list(names)
+    unknown = sorted(set(names) - set(listed))
+    if unknown:
+        raise ValueError(f"{path} has no array {', '.join(unknown)}; it has {', '.join(listed)}")
+    return {name: open_array(path, name)[:] for name in names}
