@@ -166,12 +166,12 @@ def test_flags_spread_as_far_as_the_blur_and_no_further():
     missing[200, 300], missing[100, 200] = 8, REPAIRED
     blurred = gaussian_blur(blocks_of(np.zeros(mask.shape), 4, mask=mask, missing=missing), 20, bit_mask([12]))
     rows, columns = np.indices(blurred.dq.shape) * blurred.grid.step + blurred.grid.x0
-    reach = 20 + psf.DQ_HALF_GAP
-    for bit, x, y in (
-        (DQ.SAT_PS1, 100, 200),
-        (DQ.IGNORED_BIT, 200, 200),
-        (DQ.BAND_MISSING, 300, 200),
-        (DQ.STAR_REPAIRED, 200, 100),
+    near, far_off = 20 + psf.DQ_HALF_GAP, psf.SATURATED_REACH * 20 + psf.DQ_HALF_GAP
+    for bit, x, y, reach in (
+        (DQ.SAT_PS1, 100, 200, far_off),
+        (DQ.IGNORED_BIT, 200, 200, near),
+        (DQ.BAND_MISSING, 300, 200, near),
+        (DQ.STAR_REPAIRED, 200, 100, near),
     ):
         far = np.maximum(np.abs(columns - x), np.abs(rows - y))
         assert (blurred.dq[far <= reach - 4] & bit).all()
