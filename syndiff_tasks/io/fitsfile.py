@@ -1,0 +1,705 @@
+"""FITS files: FFIs and PS1 stack files in, maps and templates out.
+
+Files are walked HDU by HDU to their last byte before a pixel is believed, since astropy only warns where a file is
+truncated or a checksum is wrong.
+"""
+
+import io
+import math
+import re
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+from astropy.io import fits
+from astropy.table import Table
+from isal import igzip, isal_zlib
+
+from syndiff_tasks.io import rice
+
+RECORD = 2880
+"""Bytes a FITS record (FITS Standard 4.0, section 3.1)."""
+
+STACK_KEYWORDS = (
+    *("NAXIS1", "NAXIS2", "EXPTIME", "MJD-OBS", "BSOFTEN", "BOFFSET", "FPA.ZP", "FPA.FILTER", "NINPUTS"),
+    *("SKYCELL", "STK_TYPE", "STK_ID", "TESS_ID", "RADESYS", "EQUINOX", "LONPOLE", "LATPOLE"),
+    *("CTYPE1", "CTYPE2", "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2", "CDELT1", "CDELT2"),
+    *("PC1_1", "PC1_2", "PC2_1", "PC2_2", "CD1_1", "CD1_2", "CD2_1", "CD2_2"),
+)
+"""Cards of a stack file that travel with its pixels, besides BZERO, BSCALE and BLANK."""
+
+_NUMBERS = ("EXPTIME", "MJD-OBS", "BSOFTEN", "BOFFSET", "FPA.ZP")
+
+_DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+
+PLANES = {
+    "FLUX_SUM": ("f4", "template flux per TESS pixel"),
+    "VARIANCE": ("f4", "variance of FLUX_SUM"),
+    "COVERAGE": ("f4", "fraction of the blurred pixel area with data"),
+    "COUNT": ("f4", "effective number of valid native PS1 pixels"),
+    "MASK": ("f4", "effective number of masked native PS1 pixels"),
+    "DQ": ("i4", "data quality bits, 0 = good"),
+}
+"""Image HDUs of a template in their order: type and meaning."""
+
+_GZIP_LEVEL = 1
+"""Of igzip: a 6300 x 6300 index map takes 0.07 s and 3.0 MB, where zlib takes 0.45 s and 3.2 MB at its own level 1."""
+
+_GZIP_WINDOW = 31
+"""zlib's ``wbits`` for a gzip header and trailer; the header holds no time, so equal products are equal files."""
+
+_STRIP_ROWS = 256
+"""Rows compressed at a time: a few MB, so that a map never stands in memory twice."""
+
+
+class StackFile(NamedTuple):
+    """Pixels of a PS1 stack file as stored, and the cards to read them by."""
+
+    stored: np.ndarray
+    keywords: dict
+
+
+class FFIImage(NamedTuple):
+    """A Full Frame Image: `image` and `uncertainty` (or None) float32 of shape (ny, nx), `header` with its WCS."""
+
+    image: np.ndarray
+    header: fits.Header
+    uncertainty: np.ndarray | None
+
+
+class _HDU(NamedTuple):
+    """A header, and the bytes at which it starts, its data start, and both end."""
+
+    header: fits.Header
+    start: int
+    data: int
+    end: int
+
+
+def _damaged(path, what):
+    return ValueError(f"{path}: {what}; the file is damaged, incomplete or another one: fetch it again")
+
+
+# --- reading: the bytes -----------------------------------------------------------------------------------------------
+
+
+def _read_bytes(path):
+    """Read all bytes of a file, unzipped, followed by `rice.SLACK` zeros."""
+    with open(path, "rb") as file:
+        magic = file.read(2)
+        file.seek(0)
+        if magic == b"\x1f\x8b":
+            try:
+                content = igzip.decompress(file.read())
+            except (EOFError, OSError, isal_zlib.error, zlib.error) as error:
+                raise _damaged(path, f"does not unzip ({error})") from error
+            return np.frombuffer(content + bytes(rice.SLACK), dtype=np.uint8)
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        buffer = np.empty(size + rice.SLACK, dtype=np.uint8)
+        read = file.readinto(memoryview(buffer)[:size])
+        if read != size:
+            raise _damaged(path, f"gave {read} of its {size} bytes")
+        buffer[size:] = 0
+    return buffer
+
+
+def _integer(path, header, key, default, lowest, highest):
+    try:
+        value = header.get(key, default)
+    except fits.VerifyError as error:
+        raise _damaged(path, f"card {key} is unreadable ({error})") from error
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        raise _damaged(path, f"{key} = {value!r} is no whole number of {lowest}..{highest}")
+    return value
+
+
+def _data_size(path, header):
+    """Count the bytes of an HDU's data without the fill after them (FITS Standard 4.0, section 4.4.1)."""
+    bits = _integer(path, header, "BITPIX", None, -64, 64)
+    if bits not in _DTYPES:
+        raise _damaged(path, f"BITPIX = {bits} is none of {sorted(_DTYPES)}")
+    sides = [_integer(path, header, f"NAXIS{n + 1}", None, 0, 2**40)
+             for n in range(_integer(path, header, "NAXIS", None, 0, 999))]  # fmt: skip
+    groups = _integer(path, header, "GCOUNT", 1, 1, 2**40), _integer(path, header, "PCOUNT", 0, 0, 2**40)
+    return abs(bits) // 8 * groups[0] * (groups[1] + math.prod(sides)) if sides else 0
+
+
+def _header(path, read_at, start):
+    """Read the header at byte `start`, and tell where its data begin."""
+    records = []
+    while True:
+        record = read_at(start + RECORD * len(records), RECORD)
+        if len(record) < RECORD:
+            raise _damaged(path, f"it ends within the header at byte {start}")
+        expected = b"XTENSION=" if start else b"SIMPLE  ="
+        if not records and not record.startswith(expected):
+            raise _damaged(path, f"it is no FITS at byte {start}, which holds {record[:9]!r} instead of {expected!r}")
+        records.append(record)
+        cards = [record[i : i + 80] for i in range(0, RECORD, 80)]
+        if any(card.startswith(b"END") and not card[3:].strip() for card in cards):
+            break
+    try:
+        header = fits.Header.fromstring(b"".join(records).decode("ascii"))
+    except (UnicodeDecodeError, ValueError, fits.VerifyError) as error:
+        raise _damaged(path, f"the header at byte {start} is unreadable ({error})") from error
+    return header, start + RECORD * len(records)
+
+
+def _walk(path, buffer):
+    """List every HDU of a file, checked to lie within it."""
+    size = buffer.size - rice.SLACK
+    view = memoryview(buffer)[:size]
+    hdus, start = [], 0
+    # Zeros after the last HDU are the fill of a tape or a copier; anything else there is an HDU or damage.
+    while start < size and (not hdus or buffer[start:size].any()):
+        header, data = _header(path, lambda at, n: bytes(view[at : at + n]), start)
+        end = data + -(-_data_size(path, header) // RECORD) * RECORD
+        if end > size:
+            raise _damaged(path, f"HDU {len(hdus)} ends at byte {end}, the file at {size}")
+        hdus.append(_HDU(header, start, data, end))
+        start = end
+    if not hdus:
+        raise _damaged(path, "it is empty")
+    return hdus
+
+
+def _sum32(words, total=0):
+    """Add up 32-bit words in one's complement (FITS Standard 4.0, appendix J)."""
+    total += int(words.sum(dtype=np.uint64))
+    while total >> 32:
+        total = (total & 0xFFFFFFFF) + (total >> 32)
+    return total
+
+
+def _verify(path, hdus, buffer):
+    """Raise where a DATASUM or CHECKSUM that is there does not hold."""
+    for number, hdu in enumerate(hdus):
+        stated, whole = (str(hdu.header.get(key, "")).strip() for key in ("DATASUM", "CHECKSUM"))
+        if not stated and not whole:
+            continue
+        found = _sum32(buffer[hdu.data : hdu.end].view(">u4"))
+        if stated and stated != str(found):
+            raise _damaged(path, f"DATASUM of HDU {number} is {stated}, its data add up to {found}")
+        if whole and _sum32(buffer[hdu.start : hdu.data].view(">u4"), found) not in (0, 0xFFFFFFFF):
+            raise _damaged(path, f"CHECKSUM of HDU {number} does not hold")
+
+
+# --- reading: images --------------------------------------------------------------------------------------------------
+
+
+_TILE_CARDS = re.compile(
+    "XTENSION|BITPIX|NAXIS[0-9]*|PCOUNT|GCOUNT|TFIELDS|THEAP|CHECKSUM|DATASUM|(TTYPE|TFORM|TUNIT|TDIM|TNULL)[0-9]+"
+    "|Z(IMAGE|SIMPLE|TENSION|EXTEND|BLOCKED|BITPIX|NAXIS[0-9]*|PCOUNT|GCOUNT|TILE[0-9]+|CMPTYPE|NAME[0-9]+|VAL[0-9]+"
+    "|MASKCMP|QUANTIZ|DITHER0|SCALE|ZERO|BLANK|HECKSUM|DATASUM)"
+)
+
+
+def _image_header(header):
+    """Turn the header of a table of compressed tiles into that of its image (FITS Standard 4.0, section 10.1)."""
+    if not header.get("ZIMAGE", False):
+        return header
+    image = fits.Header([("XTENSION", "IMAGE")])
+    for key in ("BITPIX", "NAXIS", "NAXIS1", "NAXIS2"):
+        image[key] = (header.get("Z" + key), "of the image that the tiles hold")
+    # Not stripped: astropy counts BZERO and BSCALE among the cards of a table's structure.
+    image.extend((card for card in header.cards if not _TILE_CARDS.fullmatch(card.keyword)), strip=False)
+    if "BLANK" not in image and "ZBLANK" in header:
+        image["BLANK"] = header["ZBLANK"]
+    return image
+
+
+def _is_image(header):
+    """Tell whether the HDU holds a two-dimensional image, plain or compressed."""
+    if header.get("ZIMAGE", False):
+        return header.get("ZNAXIS") == 2
+    return header.get("NAXIS") == 2 and header.get("XTENSION", "IMAGE").strip() == "IMAGE"
+
+
+def _contents(hdus):
+    """Describe what a file holds, for a message."""
+    return ", ".join(
+        f"HDU {n} {hdu.header.get('XTENSION', 'PRIMARY').strip()} "
+        + ("x".join(str(hdu.header.get(f"NAXIS{i + 1}")) for i in range(hdu.header["NAXIS"])) or "without data")
+        for n, hdu in enumerate(hdus)
+    )
+
+
+def _is_plain_rice(header):
+    """Tell whether an image is in the archive's own form, which `rice` decodes."""
+    parameters = {header.get(f"ZNAME{n}", "").strip(): header.get(f"ZVAL{n}") for n in range(1, 5)}
+    return (
+        header.get("ZCMPTYPE", "").strip() == "RICE_1"
+        and header.get("ZBITPIX") == 16
+        and header.get("TFIELDS") == 1
+        and header.get("TTYPE1", "").strip() == "COMPRESSED_DATA"
+        and header.get("TFORM1", "").strip()[:2] in ("1P", "1Q")
+        and header.get("ZTILE1", header.get("ZNAXIS1")) == header.get("ZNAXIS1")
+        and header.get("ZTILE2", 1) == 1
+        and parameters.get("BLOCKSIZE", rice.BLOCK) == rice.BLOCK
+        and parameters.get("BYTEPIX") == 2
+        and header.get("ZQUANTIZ", "NONE").strip() == "NONE"
+        and header.get("NAXIS2") == header.get("ZNAXIS2")
+        and header.get("NAXIS1") == {"1P": 8, "1Q": 16}[header["TFORM1"].strip()[:2]]
+    )
+
+
+def _decode_rice(header, buffer, data):
+    ny, width = header["NAXIS2"], header["NAXIS1"]
+    descriptors = buffer[data : data + ny * width].view(f">i{width // 2}").reshape(ny, 2).astype(np.int64)
+    heap = header.get("THEAP", ny * width)
+    end = ny * width + header["PCOUNT"]
+    lengths, offsets = descriptors.T
+    if (offsets < 0).any() or (lengths < 0).any() or (offsets > end - heap - lengths).any():
+        raise ValueError("a row's descriptor points outside the table")
+    return rice.decode_rows(buffer, data + heap + offsets, lengths, header["ZNAXIS1"])
+
+
+def _decode_with_astropy(buffer, number):
+    """Decode the stored values of any other compressed image."""
+    content = io.BytesIO(memoryview(buffer)[: buffer.size - rice.SLACK])
+    with fits.open(content, do_not_scale_image_data=True, memmap=False) as hdus:
+        return hdus[number].data
+
+
+def _stored(path, hdus, number, buffer):
+    """Decode the stored values of an image HDU, in the machine's byte order."""
+    hdu = hdus[number]
+    header = hdu.header
+    if not header.get("ZIMAGE", False):
+        shape = header["NAXIS2"], header["NAXIS1"]
+        dtype = np.dtype(_DTYPES[header["BITPIX"]])
+        flat = buffer[hdu.data : hdu.data + math.prod(shape) * dtype.itemsize].view(dtype)
+        return flat.reshape(shape).astype(dtype.newbyteorder("="))
+    try:
+        if _is_plain_rice(header):
+            return _decode_rice(header, buffer, hdu.data)
+        decoded = _decode_with_astropy(buffer, number)
+    # RuntimeError and OSError are what astropy makes of cfitsio's own complaints.
+    except (ValueError, TypeError, KeyError, IndexError, OSError, RuntimeError, fits.VerifyError) as error:
+        raise _damaged(path, f"HDU {number} does not decompress ({error})") from error
+    return np.ascontiguousarray(decoded, dtype=decoded.dtype.newbyteorder("="))
+
+
+def _number(path, header, key, default=None):
+    """Read a card as a float; the archive writes the string 'NaN' where it has no value."""
+    try:
+        value = header.get(key, default)
+        return value if value is None else float(value)
+    except (TypeError, ValueError, fits.VerifyError) as error:
+        raise _damaged(path, f"{key} is no number ({error})") from error
+
+
+def _keywords(path, header):
+    """Collect the cards of `STACK_KEYWORDS` that are there, PC001001 as PC1_1, with BZERO, BSCALE and BLANK."""
+    old_style = {f"PC{i}_{j}": f"PC00{i}00{j}" for i in (1, 2) for j in (1, 2)}
+    keywords = {"BZERO": _number(path, header, "BZERO", 0.0), "BSCALE": _number(path, header, "BSCALE", 1.0)}
+    if not (math.isfinite(keywords["BZERO"]) and math.isfinite(keywords["BSCALE"]) and keywords["BSCALE"]):
+        raise _damaged(path, f"BZERO and BSCALE of {keywords} scale nothing")
+    if "BLANK" in header:
+        keywords["BLANK"] = _integer(path, header, "BLANK", None, -(2**63), 2**63)
+    for key in STACK_KEYWORDS:
+        found = key if key in header else old_style.get(key, key)
+        if found in header:
+            keywords[key] = _number(path, header, found) if key in _NUMBERS else header[found]
+    return keywords
+
+
+def read_stack(path):
+    """Read a PS1 stack image, mask or variance file.
+
+    Parameters
+    ----------
+    path : path-like
+        File as the archive has it (tile-compressed image in HDU 1), or funpacked (image in HDU 0), or zipped.
+
+    Returns
+    -------
+    stack : StackFile
+        `stored`, ndarray of shape (ny, nx): the integers or floats on disk in native byte order (int16 for stacks).
+        Unsigned 16-bit integers, which FITS keeps as int16 with BZERO 32768 and BSCALE 1, come as uint16.
+        `keywords`, dict of plain values: BZERO and BSCALE (always; of `stored` as returned, so 0 and 1 for uint16),
+        BLANK (only if the header has it) and those of `STACK_KEYWORDS` that the header has; ``PC001001`` is called
+        ``PC1_1``, and numbers that the archive writes as 'NaN' are NaN.
+
+    Raises
+    ------
+    ValueError
+        If the file is no FITS file, truncated, damaged (a checksum does not hold, a tile does not decode), or has no
+        two-dimensional image. The message names the file.
+
+    Notes
+    -----
+    RICE_1 tiles of one row of 16-bit integers are decoded by `syndiff_tasks.io.rice`, any other form by astropy.
+    """
+    buffer = _read_bytes(path)
+    hdus = _walk(path, buffer)
+    _verify(path, hdus, buffer)
+    number = next((n for n, hdu in enumerate(hdus) if _is_image(hdu.header)), None)
+    if number is None:
+        raise ValueError(f"{path} has no two-dimensional image ({_contents(hdus)}); is it a PS1 stack file?")
+    keywords = _keywords(path, _image_header(hdus[number].header))
+    stored = _stored(path, hdus, number, buffer)
+    if stored.dtype == np.int16 and (keywords["BZERO"], keywords["BSCALE"]) == (32768.0, 1.0):
+        stored = stored.view(np.uint16)
+        stored ^= np.uint16(0x8000)
+        keywords.update(BZERO=0.0, BSCALE=1.0)
+    return StackFile(stored, keywords)
+
+
+def read_mask(path):
+    """Read a PS1 mask file.
+
+    Parameters
+    ----------
+    path : path-like
+        File as for `read_stack`.
+
+    Returns
+    -------
+    mask : StackFile
+        `stored` is uint16, shape (ny, nx), whether the file keeps its bits unsigned (BZERO 32768), as plain int16 (bit
+        15 is then the sign) or as bytes.
+
+    Raises
+    ------
+    ValueError
+        As `read_stack`, and if the pixels are scaled or are no integers of at most 16 bits.
+    """
+    stored, keywords = read_stack(path)
+    if stored.dtype not in (np.uint16, np.int16, np.uint8) or (keywords["BZERO"], keywords["BSCALE"]) != (0.0, 1.0):
+        raise ValueError(
+            f"{path} holds {stored.dtype} with BZERO {keywords['BZERO']} and BSCALE {keywords['BSCALE']}, "
+            "which are no 16 mask bits; is it a mask file?"
+        )
+    return StackFile(stored.astype(np.uint16) if stored.itemsize == 1 else stored.view(np.uint16), keywords)
+
+
+# --- reading: FFIs ----------------------------------------------------------------------------------------------------
+
+
+def camera_and_ccd(header, path="the FFI"):
+    """Camera and CCD of an FFI by its header.
+
+    Parameters
+    ----------
+    header : Mapping
+        Header of the image: SPOC has CAMERA and CCD, TICA has CAMNUM and CCDNUM.
+    path : path-like
+        What a message calls the file.
+
+    Returns
+    -------
+    camera, ccd : int
+        Each 1..4.
+
+    Raises
+    ------
+    ValueError
+        If they are absent or not 1..4.
+    """
+    for keys in (("CAMERA", "CCD"), ("CAMNUM", "CCDNUM")):
+        if keys[0] in header and keys[1] in header:
+            return tuple(_integer(path, header, key, None, 1, 4) for key in keys)
+    raise ValueError(
+        f"{path} has neither CAMERA and CCD (SPOC) nor CAMNUM and CCDNUM (TICA) in its header; is it a TESS FFI?"
+    )
+
+
+def _ffi_header(path, headers, number):
+    """Join the header of the image with the primary's cards below its own, checked to be an FFI's."""
+    header = _image_header(headers[number]).copy()
+    if number:
+        header.extend(headers[0].copy(strip=True), unique=True, strip=True)
+    camera_and_ccd(header, path)
+    if header["BITPIX"] > 0:
+        raise ValueError(
+            f"{path} holds integers (BITPIX {header['BITPIX']}): give the calibrated FFI, which holds floats"
+        )
+    return header
+
+
+def _no_ffi(path, contents):
+    return ValueError(f"{path} has no two-dimensional image in its first HDUs ({contents}); is it a TESS FFI?")
+
+
+def read_ffi_header(path):
+    """Read the header of an FFI without its pixels.
+
+    Parameters
+    ----------
+    path : path-like
+        SPOC or TICA FFI or a cut-out of one: ``.fits``, ``.fits.gz`` or ``.fits.fz``.
+
+    Returns
+    -------
+    header : astropy.io.fits.Header
+        As `read_ffi` returns it.
+
+    Raises
+    ------
+    ValueError
+        As `read_ffi`, as far as can be told without reading the pixels.
+    """
+    with open(path, "rb") as plain:
+        zipped = plain.read(2) == b"\x1f\x8b"
+        plain.seek(0)
+        stream = igzip.open(plain) if zipped else plain
+
+        def read_at(at, n):
+            stream.seek(at)
+            return stream.read(n)
+
+        headers, start = [], 0
+        try:
+            while len(headers) < 2:
+                header, data = _header(path, read_at, start)
+                headers.append(header)
+                start = data + -(-_data_size(path, header) // RECORD) * RECORD
+                if not zipped and start > plain.seek(0, io.SEEK_END):
+                    raise _damaged(path, f"HDU {len(headers) - 1} ends at byte {start}, the file before it")
+                if _is_image(header):
+                    return _ffi_header(path, headers, len(headers) - 1)
+                if not zipped and start == plain.seek(0, io.SEEK_END):
+                    break
+        except (EOFError, igzip.BadGzipFile, isal_zlib.error, zlib.error) as error:
+            raise _damaged(path, f"does not unzip ({error})") from error
+    raise _no_ffi(path, _contents([_HDU(header, 0, 0, 0) for header in headers]))
+
+
+def read_ffi(path):
+    """Read a calibrated TESS Full Frame Image.
+
+    Parameters
+    ----------
+    path : path-like
+        SPOC FFI (image in HDU 1, its uncertainty in HDU 2) or TICA FFI (image in HDU 0), whole (2078 x 2136) or cut
+        out: ``.fits``, ``.fits.gz`` or ``.fits.fz``.
+
+    Returns
+    -------
+    ffi : FFIImage
+        `image` float32 (ny, nx) in the unit of its BUNIT: electrons/s (SPOC) or electrons (TICA); `header` of the image
+        with the primary's cards added that it lacks; `uncertainty` float32 (ny, nx), or None.
+
+    Raises
+    ------
+    ValueError
+        If the file is no FITS file, truncated, damaged, has no two-dimensional image of floats, or names no camera and
+        CCD. The message names the file and what was found.
+    """
+    buffer = _read_bytes(path)
+    hdus = _walk(path, buffer)
+    _verify(path, hdus, buffer)
+    images = [n for n, hdu in enumerate(hdus) if _is_image(hdu.header)]
+    if not images or images[0] > 1:
+        raise _no_ffi(path, _contents(hdus))
+    header = _ffi_header(path, [hdu.header for hdu in hdus], images[0])
+    image = _stored(path, hdus, images[0], buffer).astype(np.float32, copy=False)
+    uncertainty = None
+    for number in images[1:]:
+        candidate = _image_header(hdus[number].header)
+        if "uncert" in f"{candidate.get('IMAGTYPE', '')} {candidate.get('EXTNAME', '')}".lower():
+            uncertainty = _stored(path, hdus, number, buffer).astype(np.float32, copy=False)
+            if uncertainty.shape != image.shape:
+                raise _damaged(path, f"the uncertainty has shape {uncertainty.shape}, the image {image.shape}")
+    return FFIImage(image, header, uncertainty)
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def _set(header, cards):
+    """Add cards given as ``{keyword: value}`` or ``{keyword: (value, comment)}``."""
+    for key, value in cards.items():
+        header[key if len(key) <= 8 else f"HIERARCH {key}"] = value
+
+
+def _table_hdu(name, table):
+    """Make a table HDU from a DataFrame or an astropy Table; columns of objects become text."""
+    if not isinstance(table, Table):
+        units = table.attrs.get("units", {})
+        columns = {}
+        for column in table.columns:
+            values = table[column].to_numpy()
+            if values.dtype.kind not in "biuf":
+                values = np.array(["" if value is None else str(value) for value in values], dtype=np.str_)
+            columns[str(column)] = values
+        table = Table(columns)
+        for column, unit in units.items():
+            table[column].unit = unit
+    hdu = fits.table_to_hdu(table)
+    hdu.name = name
+    return hdu
+
+
+def _stamped(hdus):
+    """Add checksums, without the date that astropy would put beside them: equal products are to be equal files."""
+    hdus = fits.HDUList(hdus)
+    hdus.update_extend()
+    for hdu in hdus:
+        hdu.add_checksum(when="checksum of this HDU, FITS appendix J")
+    return hdus
+
+
+def write_template(path, primary, planes, wcs_cards, tables, *, unit, zero_point, dq_bits):
+    """Write a template: six images, two tables and the record of what made them.
+
+    Parameters
+    ----------
+    path : path-like
+        New ``.fits`` file, written plainly: the caller puts it under its final name.
+    primary : Mapping
+        Cards of the primary header: ``{keyword: value}`` or ``{keyword: (value, comment)}``.
+    planes : Mapping
+        Each name of `PLANES` and its array, all of one shape (ny, nx).
+    wcs_cards : Mapping
+        WCS of the template's own pixels, put into each image.
+    tables : Mapping
+        Name of each table HDU and its pandas DataFrame (units of columns from ``frame.attrs["units"]``) or astropy
+        Table, in their order; a table may be empty.
+    unit : str
+        BUNIT of FLUX_SUM, e.g. ``"count/s"``; that of VARIANCE is its square.
+    zero_point : float
+        AB magnitude of one `unit`.
+    dq_bits : Mapping
+        Meaning of each bit of DQ: ``{name: (value, sentence)}``.
+
+    Raises
+    ------
+    ValueError
+        If a plane is lacking or unknown, or the shapes differ.
+    """
+    shapes = {name: np.shape(plane) for name, plane in planes.items()}
+    if set(shapes) != set(PLANES) or len(set(shapes.values())) != 1:
+        raise ValueError(f"{path}: a template needs the planes {', '.join(PLANES)} of one shape, got {shapes}")
+    hdus = [fits.PrimaryHDU()]
+    _set(hdus[0].header, primary)
+    units = {"FLUX_SUM": unit, "VARIANCE": f"({unit})**2", "COUNT": "pixel", "MASK": "pixel"}
+    for name, (dtype, meaning) in PLANES.items():
+        hdu = fits.ImageHDU(np.asarray(planes[name], dtype=dtype), name=name)
+        hdu.header["EXTNAME"] = (name, meaning)
+        hdu.header["BUNIT"] = (units.get(name, ""), "unit of the pixel values")
+        _set(hdu.header, wcs_cards)
+        hdus.append(hdu)
+    hdus[1].header["ZEROPNT"] = (zero_point, "[mag] AB magnitude of one BUNIT")
+    hdus[1].header["BLANKVAL"] = ("NaN", "value where COVERAGE is below the minimum")
+    for name, (value, meaning) in dq_bits.items():
+        hdus[-1].header[f"DQBIT{value.bit_length() - 1:02d}"] = (name, f"bit value {value}")
+        hdus[-1].header.add_comment(f"DQ {value} {name}: {meaning}")
+    hdus += [_table_hdu(name, table) for name, table in tables.items()]
+    _stamped(hdus).writeto(path, output_verify="exception")
+
+
+def _gzip_hdus(path, hdus):
+    content = io.BytesIO()
+    _stamped(hdus).writeto(content, output_verify="exception")
+    with open(path, "wb") as file:
+        file.write(isal_zlib.compress(content.getbuffer(), _GZIP_LEVEL, _GZIP_WINDOW))
+
+
+def write_master_map(path, index_map, wcs_cards, table):
+    """Write which skycell owns each FFI pixel.
+
+    Parameters
+    ----------
+    path : path-like
+        New ``.fits.gz`` file, written plainly: the caller puts it under its final name.
+    index_map : ndarray of int16 or int32, shape (ny, nx)
+        Row of `table` that owns the pixel, -1 for none.
+    wcs_cards : Mapping
+        WCS of the FFI pixels.
+    table : pandas.DataFrame or astropy.table.Table
+        The skycells, in the order of the indices; becomes the table HDU SKYCELLS.
+
+    Raises
+    ------
+    ValueError
+        If `index_map` holds an index outside the table.
+    """
+    lowest, highest = int(index_map.min()), int(index_map.max())
+    if lowest < -1 or highest >= len(table):
+        raise ValueError(f"{path}: indices {lowest}..{highest} point outside a table of {len(table)} skycells")
+    image = fits.PrimaryHDU(index_map)
+    image.header["CONTENT"] = ("SKYCELL_INDEX", "0-based row of SKYCELLS, -1 for none")
+    _set(image.header, wcs_cards)
+    _gzip_hdus(path, [image, _table_hdu("SKYCELLS", table)])
+
+
+def _encode_checksum(complement):
+    """Find the sixteen characters that add a 32-bit number to a header (FITS Standard 4.0, appendix J.2)."""
+    columns = []
+    for shift in (24, 16, 8, 0):
+        byte = complement >> shift & 0xFF
+        four = [byte // 4 + 48] * 4
+        four[0] += byte % 4
+        # Characters come in pairs, so that moving one up and the other down around punctuation keeps their sum.
+        while any(0x3A <= code <= 0x40 or 0x5B <= code <= 0x60 for code in four):
+            for i in (0, 2):
+                if any(0x3A <= code <= 0x40 or 0x5B <= code <= 0x60 for code in four[i : i + 2]):
+                    four[i] += 1
+                    four[i + 1] -= 1
+        columns.append(four)
+    text = "".join(chr(columns[j][i]) for i in range(4) for j in range(4))
+    return text[-1] + text[:-1]
+
+
+_WCS_CARDS = ("CRVAL", "CRPIX", "CD", "CUNIT", "PC", "LONPOLE", "LATPOLE", "RADESYS", "EQUINOX")
+
+
+def _alternate(cards):
+    """Rename TESS cards to alternate WCS T; the SIP terms, which have no alternate form, as A_p_qT and B_p_qT."""
+    alternate = {}
+    for key, value in cards.items():
+        text = value[0] if isinstance(value, tuple) else value
+        if key.startswith("CTYPE"):
+            alternate[key + "T"] = (text.removesuffix("-SIP"), "linear part of the WCS of the TESS pixels")
+        elif key[:2] in ("A_", "B_") or key.startswith(_WCS_CARDS):
+            alternate[key + "T"] = value
+    return alternate
+
+
+def write_pixel_map(path, index_map, cards_ps1, cards_tess):
+    """Write which FFI pixel each pixel of a skycell falls on.
+
+    Parameters
+    ----------
+    path : path-like
+        New ``.fits.gz`` file, written plainly: the caller puts it under its final name.
+    index_map : ndarray of int32, shape (ny, nx)
+        Flat index ``y * NAXIS1 + x`` (0-based) of the FFI pixel, -1 for none.
+    cards_ps1 : Mapping
+        WCS of the skycell, the primary WCS of the file.
+    cards_tess : Mapping
+        WCS of the FFI (TAN or TAN-SIP) and other cards of use there.
+
+    Notes
+    -----
+    The WCS of the FFI goes with its own pixels, not with those of this image: it is there as alternate WCS ``T`` so
+    that an index can be turned into a sky position without the FFI. SIP has no alternate form (Shupe et al. 2005), and
+    ``A_p_q`` would be applied by readers to the skycell's own WCS: its terms are written as ``A_p_qT`` and ``B_p_qT``.
+    Take the T off all of them and add ``-SIP`` to both CTYPE to get the FFI's WCS back.
+    """
+    header = fits.PrimaryHDU(np.zeros((1, 1), dtype=index_map.dtype)).header
+    header["NAXIS2"], header["NAXIS1"] = index_map.shape
+    header["CONTENT"] = ("TESS_INDEX", "y * width + x of the FFI pixel, or -1")
+    _set(header, cards_ps1)
+    _set(header, _alternate(cards_tess))
+    for line in (
+        "The primary WCS is that of the PS1 skycell, whose pixels these are.",
+        "Alternate WCS T goes with the TESS FFI pixels that the values index. Its",
+        "SIP terms are A_p_qT and B_p_qT. Without the T, and with -SIP added to",
+        "CTYPE, all of them are the WCS of the FFI.",
+    ):
+        header.add_comment(line)
+    datasum = _sum32(index_map.reshape(-1).view(np.uint32))
+    header["DATASUM"] = (str(datasum), "data unit checksum")
+    header["CHECKSUM"] = ("0" * 16, "HDU checksum")
+    zeros = np.frombuffer(header.tostring().encode("ascii"), dtype=">u4")
+    header["CHECKSUM"] = _encode_checksum(0xFFFFFFFF - _sum32(zeros, datasum))
+    squeeze = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW)
+    with open(path, "wb") as file:
+        file.write(squeeze.compress(header.tostring().encode("ascii")))
+        for row in range(0, index_map.shape[0], _STRIP_ROWS):
+            file.write(squeeze.compress(index_map[row : row + _STRIP_ROWS].astype(">i4").data.cast("B")))
+        file.write(squeeze.compress(bytes(-index_map.nbytes % RECORD)) + squeeze.flush())
