@@ -23,6 +23,7 @@ EXTENSIONS = (".fits", ".fits.gz", ".fits.fz")
 CRPIX = (1045.0, 1001.0)  # of every SPOC full frame (facts.md section 3), 1-based
 # The corners of a CCD lie 8.5 degrees from its middle; SIP is a fit to the chip and means nothing far beyond it.
 MAX_SEPARATION = 12.0  # [deg]
+MAX_ORDER = 9  # of SIP polynomials (Shupe et al. 2005, ASPC 347, 491)
 SCALE_LIMITS = (1.0, 60.0)  # [arcsec/px] a TESS pixel has 20.5, an oversampled template less; PS1 has 0.25
 NEWTON_STEPS = 30
 NEWTON_TOLERANCE = 1e-6  # [px] convergence is quadratic: after a step this small the error is 1e-16
@@ -375,6 +376,13 @@ def _check_keywords(header):
     for keyword in wanted[2:]:
         if not math.isfinite(_number(header, keyword)):
             raise ValueError(f"the WCS of the FFI has {keyword} = {header[keyword]!r}, which is not a finite number")
+    for keyword in ("A_ORDER", "B_ORDER", "AP_ORDER", "BP_ORDER"):
+        # An absurd order would fill the memory before anything else is read.
+        if keyword in header and not 0 <= _number(header, keyword) <= MAX_ORDER:
+            raise ValueError(
+                f"the WCS of the FFI has {keyword} = {header[keyword]!r}; the SIP convention knows orders up to "
+                f"{MAX_ORDER}: use an FFI with a good WCS"
+            )
 
 
 def _number(header, keyword):
@@ -392,8 +400,14 @@ def _same_order(a, b):
 
 
 def _checked(tansip):
-    if not all(np.all(np.isfinite(value)) for value in tansip):
-        raise ValueError("the WCS of the FFI holds a number that is not finite; use an FFI with a good WCS")
+    limits = TanSip(360, 90, 1e5, 1e5, 360, 1, 1, 360)
+    for name, value, limit in zip(TanSip._fields, tansip, limits, strict=True):
+        # False for NaN too. The limits are far from anything sensible; beyond them the kernels may overflow.
+        if not np.all(np.abs(value) <= limit):
+            raise ValueError(
+                f"the WCS of the FFI has {name.upper()} = {np.array(value).tolist()}, beyond any sense; use an FFI "
+                "with a good WCS"
+            )
     scale = 3600 * math.sqrt(abs(np.linalg.det(tansip.cd)))
     if scale == 0:
         raise ValueError(f"the WCS of the FFI has a singular CD matrix {tansip.cd.tolist()}; use one with a good WCS")
