@@ -1,0 +1,159 @@
+"""Subtract a template from its FFI, and print what stands out.
+
+A plain recipe for a look: scale (a small matching kernel), background plane and robust clipping by linear least
+squares. Flux and significance of a find are good to some per cent; for photometry give the template to hotpants or
+SFFT.
+
+    python scripts/difference.py tess…_ffic.fits syndiff_template_…fits --out diff.fits --png diff.png
+"""
+
+import argparse
+from pathlib import Path
+
+from astropy.io import fits
+
+from syndiff_tasks.geometry.ffi import keywords
+from syndiff_tasks.io.fitsfile import read_ffi
+from syndiff_tasks.report import difference, picture
+from syndiff_tasks.report.product import read_template
+
+
+def write_difference(path, result, template, ffi_name, unit):
+    """Write DIFFERENCE, NOISE and MASK with the template's WCS and checksums.
+
+    Parameters
+    ----------
+    path : str or Path
+        Overwritten.
+    result : syndiff_tasks.report.difference.Difference
+        What to write.
+    template : syndiff_tasks.report.product.Template
+        What was subtracted.
+    ffi_name, unit : str
+        The FFI, and the unit of its flux.
+    """
+    match = result.match
+    primary = fits.PrimaryHDU()
+    primary.header.update(
+        {
+            "FFI": ffi_name,
+            "TEMPLATE": template.path.name,
+            "ROI": (",".join(map(str, template.region)), "x0,y0,x1,y1 of the FFI, half-open, from 0"),
+            "SCALE": (match.scale, f"{unit} per template unit"),
+            "KERNSIZE": (match.kernel.shape[0], "[px] side of the matching kernel"),
+            "BACK0": (match.background[0], f"[{unit}] sky at the first pixel"),
+            "BACK1": (match.background[1], f"[{unit}/px] slope of the sky along x"),
+            "BACK2": (match.background[2], f"[{unit}/px] slope of the sky along y"),
+            "MISMATCH": (match.mismatch, "residual of a star over its brightness"),
+            "EXCESS": (match.excess, "scatter of empty sky over its formal noise"),
+            "NFITTED": (match.pixels, "pixels in the fit"),
+        }
+    )
+    wcs = keywords(template.tansip)
+    hdus = [primary]
+    for name, image, bunit in (
+        ("DIFFERENCE", result.difference, unit),
+        ("NOISE", result.noise, unit),
+        ("MASK", result.mask, None),
+    ):
+        hdu = fits.ImageHDU(image, name=name)
+        hdu.header.update(wcs)
+        if bunit:
+            hdu.header["BUNIT"] = bunit
+        hdus.append(hdu)
+    for value, meaning in difference.MASK_MEANING.items():
+        hdus[-1].header.add_comment(f"MASK {value}: {meaning}")
+    fits.HDUList(hdus).writeto(path, overwrite=True, checksum=True)
+
+
+def parse(arguments=None):
+    """Read the command line.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Default: those of the process.
+
+    Returns
+    -------
+    argparse.Namespace
+        The options.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("ffi", help="the FFI, SPOC or TICA")
+    parser.add_argument("template", help="its template, of the whole frame or a region")
+    parser.add_argument("--out", help="write DIFFERENCE, NOISE and MASK to this FITS file")
+    parser.add_argument("--png", help="draw FFI, template, difference and coverage to this PNG file")
+    parser.add_argument("--threshold", type=float, default=5.0, help="least significance to print [sigma] (default 5)")
+    parser.add_argument(
+        "--kernel",
+        type=int,
+        choices=sorted(difference.KERNELS),
+        help="side of the matching kernel [px]; 1 is the scale alone (default: the largest that the data hold)",
+    )
+    parser.add_argument(
+        "--mesh",
+        type=int,
+        default=64,
+        help="take off the sky left after the plane on meshes of this size [px]; 0 leaves it (default 64)",
+    )
+    return parser.parse_args(arguments)
+
+
+def print_result(match, found, unit):
+    """Print the fit and what was found.
+
+    Parameters
+    ----------
+    match : syndiff_tasks.report.difference.Match
+        The fit.
+    found : astropy.table.Table
+        What stands out.
+    unit : str
+        Unit of the FFI.
+    """
+    side = match.kernel.shape[0]
+    print(
+        f"scale {match.scale:.5g} {unit} per template unit, kernel {side} x {side} px, "
+        f"background {match.background[0]:.4g} {match.background[1]:+.3g} x {match.background[2]:+.3g} y"
+    )
+    print(
+        f"stars matched to {100 * match.mismatch:.1f} %, empty sky scatters {match.excess:.2f} times its formal noise, "
+        f"{match.pixels:,} pixels fitted"
+    )
+    if not len(found):
+        print("nothing stands out")
+        return
+    print(f"{'x':>9} {'y':>9} {'RA':>11} {'Dec':>11} {'flux':>10} {'+-':>9} {'sigma':>7}")
+    for row in found:
+        print(
+            f"{row['x']:9.2f} {row['y']:9.2f} {row['ra']:11.6f} {row['dec']:+11.6f} {row['flux']:10.4g} "
+            f"{row['flux_error']:9.2g} {row['snr']:7.1f}"
+        )
+
+
+def main(arguments=None):
+    """Run the program.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Default: those of the process.
+    """
+    options = parse(arguments)
+    template, ffi = read_template(options.template), read_ffi(options.ffi)
+    unit = str(ffi.header.get("BUNIT", "electrons/s"))
+    frames = difference.frames_of(template, ffi.image, ffi.uncertainty)
+    size = options.kernel or difference.kernel_size(frames)
+    result = difference.subtract(frames, size, options.mesh)
+    found = difference.find_transients(result, template.tansip, template.region[:2], threshold=options.threshold)
+    print_result(result.match, found, unit)
+    if options.out:
+        write_difference(options.out, result, template, Path(options.ffi).name, unit)
+    if options.png:
+        view = difference.Look(frames, result, found, "")
+        picture.save(picture.draw(template, view, Path(options.ffi).name, unit), options.png)
+
+
+if __name__ == "__main__":
+    main()

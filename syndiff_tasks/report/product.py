@@ -1,0 +1,148 @@
+"""A finished template, read back for people to look at."""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from astropy.io import fits
+from astropy.table import Table
+
+from syndiff_tasks.geometry.ffi import Region, TanSip, from_header, oversampled, parse_region
+
+IMAGES = ("FLUX_SUM", "VARIANCE", "COVERAGE", "DQ")
+
+
+class Template(NamedTuple):
+    """A template file on the pixels of its FFI, whatever its oversampling.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    header : astropy.io.fits.Header
+        Primary header: provenance and settings.
+    flux, variance : ndarray of float32, shape (ny, nx)
+        Template flux per TESS pixel [`unit`] and its variance; NaN = no data.
+    coverage : ndarray of float32, shape (ny, nx)
+        Fraction of each pixel that had data.
+    dq : ndarray of int32, shape (ny, nx)
+        Bits of `syndiff_tasks.pixels.mask.DQ`.
+    unit : str
+        BUNIT of the flux, empty where the file does not say.
+    zero_point : float
+        Magnitude of one `unit` (ZEROPNT), NaN where the file does not say.
+    tansip : TanSip
+        WCS of these arrays.
+    region : Region
+        FFI pixels that the arrays show, half-open and 0-based.
+    oversampling : int
+        Template pixels a FFI pixel and axis in the file.
+    skycells, stars : astropy.table.Table
+        As in the file; empty where the file has no such table.
+    """
+
+    path: Path
+    header: fits.Header
+    flux: np.ndarray
+    variance: np.ndarray
+    coverage: np.ndarray
+    dq: np.ndarray
+    unit: str
+    zero_point: float
+    tansip: TanSip
+    region: Region
+    oversampling: int
+    skycells: Table
+    stars: Table
+
+
+def blocks_of(image, n):
+    """View an image as n x n blocks.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+        `ny` and `nx` multiples of `n`.
+    n : int
+        Side of a block [px].
+
+    Returns
+    -------
+    ndarray, shape (ny / n, nx / n, n * n)
+        The pixels of each block.
+    """
+    ny, nx = image.shape
+    return image.reshape(ny // n, n, nx // n, n).swapaxes(1, 2).reshape(ny // n, nx // n, n * n)
+
+
+def _oversampling(path, shape, region):
+    """Say how many template pixels a FFI pixel has, from the shape and the region."""
+    height, width = region.y1 - region.y0, region.x1 - region.x0
+    n = max(1, round(shape[1] / width))
+    if shape != (height * n, width * n):
+        raise ValueError(
+            f"{path}: FLUX_SUM has shape {shape}, which is no whole multiple of the region {tuple(region)} in its "
+            "header; make the template again with Downsample --overwrite"
+        )
+    return n
+
+
+def read_template(path):
+    """Read a template file and bring it to FFI pixels.
+
+    Parameters
+    ----------
+    path : str or Path
+        A template as `Downsample` writes it.
+
+    Returns
+    -------
+    Template
+        Its images (an oversampled template is summed back to FFI pixels), tables and provenance.
+
+    Raises
+    ------
+    ValueError
+        If it is no template of ours, or its shape contradicts its region.
+    """
+    path = Path(path)
+    with fits.open(path) as hdus:
+        missing = [name for name in IMAGES if name not in hdus]
+        if missing:
+            raise ValueError(
+                f"{path} is no SynDiff template: it has no {', '.join(missing)}; give the file that Downsample wrote"
+            )
+        header, flux_header = hdus[0].header.copy(), hdus["FLUX_SUM"].header.copy()
+        images = {name: hdus[name].data.astype(hdus[name].data.dtype.newbyteorder("=")) for name in IMAGES}
+        skycells, stars = (
+            Table(hdus[name].data) if name in hdus and hdus[name].data is not None else Table()
+            for name in ("SKYCELLS", "STARS")
+        )
+    shape = images["FLUX_SUM"].shape
+    region = parse_region(header["ROI"]) if header.get("ROI") else Region(0, 0, shape[1], shape[0])
+    n = _oversampling(path, shape, region)
+    tansip = from_header(flux_header)
+    if n > 1:
+        images = {
+            "FLUX_SUM": blocks_of(images["FLUX_SUM"], n).sum(axis=-1),
+            "VARIANCE": blocks_of(images["VARIANCE"], n).sum(axis=-1),
+            "COVERAGE": blocks_of(images["COVERAGE"], n).mean(axis=-1),
+            "DQ": np.bitwise_or.reduce(blocks_of(images["DQ"], n), axis=-1),
+        }
+        tansip = oversampled(tansip, 1 / n)
+    return Template(
+        path=path,
+        header=header,
+        flux=images["FLUX_SUM"],
+        variance=images["VARIANCE"],
+        coverage=images["COVERAGE"],
+        dq=images["DQ"],
+        unit=str(flux_header.get("BUNIT", "")),
+        zero_point=float(flux_header.get("ZEROPNT", math.nan)),
+        tansip=tansip,
+        region=region,
+        oversampling=n,
+        skycells=skycells,
+        stars=stars,
+    )
