@@ -4,6 +4,7 @@ Files are walked HDU by HDU to their last byte before a pixel is believed, since
 truncated or a checksum is wrong.
 """
 
+import contextlib
 import io
 import math
 import re
@@ -104,11 +105,22 @@ def _read_bytes(path):
     return buffer
 
 
-def _integer(path, header, key, default, lowest, highest):
+@contextlib.contextmanager
+def _naming(path):
+    """Name the file where astropy, which parses a card when it is asked for, meets one that it cannot parse."""
     try:
-        value = header.get(key, default)
+        yield
     except fits.VerifyError as error:
-        raise _damaged(path, f"card {key} is unreadable ({error})") from error
+        raise _damaged(path, f"a card of its header is unreadable ({error})") from error
+
+
+def _text(header, key, default=""):
+    """Read a card as text, whatever damage made of it."""
+    return str(header.get(key, default)).strip()
+
+
+def _integer(path, header, key, default, lowest, highest):
+    value = header.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
         raise _damaged(path, f"{key} = {value!r} is no whole number of {lowest}..{highest}")
     return value
@@ -175,7 +187,7 @@ def _sum32(words, total=0):
 def _verify(path, hdus, buffer):
     """Raise where a DATASUM or CHECKSUM that is there does not hold."""
     for number, hdu in enumerate(hdus):
-        stated, whole = (str(hdu.header.get(key, "")).strip() for key in ("DATASUM", "CHECKSUM"))
+        stated, whole = _text(hdu.header, "DATASUM"), _text(hdu.header, "CHECKSUM")
         if not stated and not whole:
             continue
         found = _sum32(buffer[hdu.data : hdu.end].view(">u4"))
@@ -213,13 +225,13 @@ def _is_image(header):
     """Tell whether the HDU holds a two-dimensional image, plain or compressed."""
     if header.get("ZIMAGE", False):
         return header.get("ZNAXIS") == 2
-    return header.get("NAXIS") == 2 and header.get("XTENSION", "IMAGE").strip() == "IMAGE"
+    return header.get("NAXIS") == 2 and _text(header, "XTENSION", "IMAGE") == "IMAGE"
 
 
 def _contents(hdus):
     """Describe what a file holds, for a message."""
     return ", ".join(
-        f"HDU {n} {hdu.header.get('XTENSION', 'PRIMARY').strip()} "
+        f"HDU {n} {_text(hdu.header, 'XTENSION', 'PRIMARY')} "
         + ("x".join(str(hdu.header.get(f"NAXIS{i + 1}")) for i in range(hdu.header["NAXIS"])) or "without data")
         for n, hdu in enumerate(hdus)
     )
@@ -227,20 +239,20 @@ def _contents(hdus):
 
 def _is_plain_rice(header):
     """Tell whether an image is in the archive's own form, which `rice` decodes."""
-    parameters = {header.get(f"ZNAME{n}", "").strip(): header.get(f"ZVAL{n}") for n in range(1, 5)}
+    parameters = {_text(header, f"ZNAME{n}"): header.get(f"ZVAL{n}") for n in range(1, 5)}
     return (
-        header.get("ZCMPTYPE", "").strip() == "RICE_1"
+        _text(header, "ZCMPTYPE") == "RICE_1"
         and header.get("ZBITPIX") == 16
         and header.get("TFIELDS") == 1
-        and header.get("TTYPE1", "").strip() == "COMPRESSED_DATA"
-        and header.get("TFORM1", "").strip()[:2] in ("1P", "1Q")
+        and _text(header, "TTYPE1") == "COMPRESSED_DATA"
+        and _text(header, "TFORM1")[:2] in ("1P", "1Q")
         and header.get("ZTILE1", header.get("ZNAXIS1")) == header.get("ZNAXIS1")
         and header.get("ZTILE2", 1) == 1
         and parameters.get("BLOCKSIZE", rice.BLOCK) == rice.BLOCK
         and parameters.get("BYTEPIX") == 2
-        and header.get("ZQUANTIZ", "NONE").strip() == "NONE"
+        and _text(header, "ZQUANTIZ", "NONE") == "NONE"
         and header.get("NAXIS2") == header.get("ZNAXIS2")
-        and header.get("NAXIS1") == {"1P": 8, "1Q": 16}[header["TFORM1"].strip()[:2]]
+        and header.get("NAXIS1") == {"1P": 8, "1Q": 16}[_text(header, "TFORM1")[:2]]
     )
 
 
@@ -281,12 +293,11 @@ def _stored(path, hdus, number, buffer):
     return np.ascontiguousarray(decoded, dtype=decoded.dtype.newbyteorder("="))
 
 
-def _number(path, header, key, default=None):
+def _number(path, header, key, default):
     """Read a card as a float; the archive writes the string 'NaN' where it has no value."""
     try:
-        value = header.get(key, default)
-        return value if value is None else float(value)
-    except (TypeError, ValueError, fits.VerifyError) as error:
+        return float(header.get(key, default))
+    except (TypeError, ValueError) as error:
         raise _damaged(path, f"{key} is no number ({error})") from error
 
 
@@ -301,7 +312,7 @@ def _keywords(path, header):
     for key in STACK_KEYWORDS:
         found = key if key in header else old_style.get(key, key)
         if found in header:
-            keywords[key] = _number(path, header, found) if key in _NUMBERS else header[found]
+            keywords[key] = _number(path, header, found, None) if key in _NUMBERS else header[found]
     return keywords
 
 
@@ -332,12 +343,20 @@ def read_stack(path):
     -----
     RICE_1 tiles of one row of 16-bit integers are decoded by `syndiff_tasks.io.rice`, any other form by astropy.
     """
+    with _naming(path):
+        return _read_stack(path)
+
+
+def _read_stack(path):
     buffer = _read_bytes(path)
     hdus = _walk(path, buffer)
     _verify(path, hdus, buffer)
     number = next((n for n, hdu in enumerate(hdus) if _is_image(hdu.header)), None)
     if number is None:
-        raise ValueError(f"{path} has no two-dimensional image ({_contents(hdus)}); is it a PS1 stack file?")
+        raise ValueError(
+            f"{path} has no two-dimensional image ({_contents(hdus)}); "
+            "it is cut short or no PS1 stack file: fetch it again"
+        )
     keywords = _keywords(path, _image_header(hdus[number].header))
     stored = _stored(path, hdus, number, buffer)
     if stored.dtype == np.int16 and (keywords["BZERO"], keywords["BSCALE"]) == (32768.0, 1.0):
@@ -412,7 +431,7 @@ def _ffi_header(path, headers, number):
     if number:
         header.extend(headers[0].copy(strip=True), unique=True, strip=True)
     camera_and_ccd(header, path)
-    if header["BITPIX"] > 0:
+    if _integer(path, header, "BITPIX", None, -64, 64) > 0:
         raise ValueError(
             f"{path} holds integers (BITPIX {header['BITPIX']}): give the calibrated FFI, which holds floats"
         )
@@ -441,7 +460,7 @@ def read_ffi_header(path):
     ValueError
         As `read_ffi`, as far as can be told without reading the pixels.
     """
-    with open(path, "rb") as plain:
+    with _naming(path), open(path, "rb") as plain:
         zipped = plain.read(2) == b"\x1f\x8b"
         plain.seek(0)
         stream = igzip.open(plain) if zipped else plain
@@ -488,9 +507,17 @@ def read_ffi(path):
         If the file is no FITS file, truncated, damaged, has no two-dimensional image of floats, or names no camera and
         CCD. The message names the file and what was found.
     """
+    with _naming(path):
+        return _read_ffi(path)
+
+
+def _read_ffi(path):
     buffer = _read_bytes(path)
     hdus = _walk(path, buffer)
     _verify(path, hdus, buffer)
+    stated = hdus[0].header.get("NEXTEND", 0)
+    if isinstance(stated, int) and stated > len(hdus) - 1:
+        raise _damaged(path, f"NEXTEND promises {stated} extensions, and there are {len(hdus) - 1}")
     images = [n for n, hdu in enumerate(hdus) if _is_image(hdu.header)]
     if not images or images[0] > 1:
         raise _no_ffi(path, _contents(hdus))
