@@ -199,7 +199,7 @@ def test_a_number_of_bits_that_a_float32_has_not_is_refused(bits):
 
 
 def test_the_rounding_of_a_product_moves_a_star_by_less_than_1e_4_of_its_flux():
-    """The error of a star's flux, as its blocks are summed: 2^-12 a block at most, with either sign."""
+    """The error of a star's flux, as its blocks are summed: 2^-14 a block at most, with either sign."""
     yy, xx = np.indices((64, 64))
     worst = 0.0
     for dx in np.linspace(0, 4, 9):

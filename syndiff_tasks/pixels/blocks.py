@@ -7,9 +7,9 @@ import numpy as np
 from numcodecs.bitround import BitRound
 
 #: Mantissa bits of the planes worth storing (`rounded`), which bring a skycell under 8 MB. A value is off by at most
-#: 2^-(bits + 1) of itself, with either sign: flux 2.4e-4, some 1e-4 in the sum over a star; variance 0.4 %; the
-#: count of valid pixels 0.1 %, and not at all where a block is full; that of masked ones 1.6 %.
-MANTISSA_BITS = {"flux": 11, "variance": 7, "valid": 9, "masked": 5}
+#: 2^-(bits + 1) of itself, with either sign: flux 6e-5, in smooth light everywhere the same; variance 0.4 %; the count
+#: of valid pixels 0.1 %, and not at all where a block is full; that of masked ones 1.6 %.
+MANTISSA_BITS = {"flux": 13, "variance": 7, "valid": 9, "masked": 5}
 
 
 class Grid(NamedTuple):

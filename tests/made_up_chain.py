@@ -1,0 +1,141 @@
+"""A made-up sky on pieces of skycells, taken through the stages of the program: what tests of the whole chain share.
+
+Pieces, for a whole skycell takes seconds: the native pixels under the region and as far around as light can come from.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from astropy.io import fits
+
+from syndiff_tasks import stages
+from syndiff_tasks.demo import archive, frame, sky, truth
+from syndiff_tasks.geometry import ffi, mapping, rings
+from syndiff_tasks.pixels import blocks
+from syndiff_tasks.targets import WholeTarget
+
+SIGMA = 40.0
+# Native px around the pixels' centres: 4 sigma of blur, a pixel, an offset and to spare.
+REACH = 320
+STAR_SIGMA = archive.STAR_FWHM / math.sqrt(8 * math.log(2))
+RECIPE = stages.Recipe(tuple(sky.WEIGHTS.items()), "none", (12,), "flag", 4)
+
+
+class Piece(NamedTuple):
+    """Native pixels x0 <= x < x1, y0 <= y < y1 of a skycell."""
+
+    skycell: rings.Skycell
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+
+def write_ffi(folder, tansip=frame.TANSIP, name=frame.NAME):
+    """An FFI without light, whose header has the world coordinates given."""
+    header = frame.header_cards("cal")
+    del header["AP_*"], header["BP_*"], header["A_*"], header["B_*"]
+    header.update(ffi.keywords(tansip))
+    path = folder / name
+    image = fits.ImageHDU(np.zeros(frame.SHAPE, np.float32), header)
+    fits.HDUList([fits.PrimaryHDU(), image]).writeto(path)
+    return str(path)
+
+
+def quiet(total=1000):
+    """A progress that nobody looks at."""
+    return stages.Progress(total, "step", "test", lambda percentage: None, lambda message: None)
+
+
+def sources_at(tansip, x, y, magnitude):
+    """Stars at 0-based FFI positions, taken to the sky by astropy."""
+    ra, dec = truth.astropy_wcs(tansip).all_pix2world(x, y, 0)
+    return sky.source_table(ra, dec, np.broadcast_to(magnitude, ra.shape), np.full(len(ra), 5000.0))
+
+
+def pieces(plan):
+    """The pieces of all skycells of a plan, clipped to their frames."""
+    for index, skycell in enumerate(plan.footprint.skycells):
+        row, column = np.nonzero(plan.footprint.owner == index)
+        px, py = mapping.tess_to_ps1(plan.tansip, skycell, column + plan.region.x0, row + plan.region.y0)
+        yield Piece(
+            skycell,
+            max(math.floor(px.min()) - REACH, 0),
+            max(math.floor(py.min()) - REACH, 0),
+            min(math.ceil(px.max()) + REACH, skycell.nx),
+            min(math.ceil(py.max()) + REACH, skycell.ny),
+        )
+
+
+def stars_on(piece, sources):
+    """Flux of stars on a piece [counts/s], Gaussians sampled at the pixels' centres, placed by astropy."""
+    image = np.zeros((piece.y1 - piece.y0, piece.x1 - piece.x0), np.float32)
+    x, y = rings.wcs(piece.skycell).wcs_world2pix(sources["ra"], sources["dec"], 0)
+    half = math.ceil(6 * STAR_SIGMA)
+    for px, py, flux in zip(x - piece.x0, y - piece.y0, sky.weighted_counts(sources), strict=True):
+        rows = np.arange(max(round(py) - half, 0), min(round(py) + half + 1, image.shape[0]))
+        columns = np.arange(max(round(px) - half, 0), min(round(px) + half + 1, image.shape[1]))
+        along_y, along_x = (
+            np.exp(-0.5 * ((place - centre) / STAR_SIGMA) ** 2) for place, centre in ((rows, py), (columns, px))
+        )
+        if len(rows) and len(columns):
+            image[np.ix_(rows, columns)] += flux / (2 * math.pi * STAR_SIGMA**2) * np.outer(along_y, along_x)
+    return image
+
+
+def blank_border(piece, flux):
+    """Take the flux off the pixels that every PS1 stack lacks at its edges."""
+    x, y = np.arange(piece.x0, piece.x1), np.arange(piece.y0, piece.y1)
+    width = archive.BORDER
+    flux[(y < width) | (y >= piece.skycell.ny - width)] = np.nan
+    flux[:, (x < width) | (x >= piece.skycell.nx - width)] = np.nan
+    return flux
+
+
+def blocks_of(piece, flux, bin):
+    """A piece on the blocks of its skycell."""
+    corner = piece.skycell.corner[0] + piece.x0, piece.skycell.corner[1] + piece.y0
+    plain = np.zeros(flux.shape, np.uint16)
+    shared = blocks.to_blocks(flux, np.ones_like(flux), plain, plain.astype(np.uint8), bin, corner)
+    return shared._replace(grid=blocks.Grid(shared.grid.x0 + piece.x0, shared.grid.y0 + piece.y0, bin))
+
+
+def notes_of(skycell):
+    """What the manifest of a combined skycell would tell of its files."""
+    kinds = [f"{band}_{kind}" for band in sky.BANDS for kind in stages.KINDS]
+    files = {key: {"url": f"{skycell.name}.{key}", "sha256": f"{len(key):064x}"} for key in kinds}
+    return {"files": files, "absent": {}, "keywords": {key: {"EXPTIME": 700.0, "FPA.ZP": 25.0} for key in kinds}}
+
+
+def blurred(root, plan, painted, bin=4, sigma=SIGMA):
+    """The groups of blurred skycells of a plan, written and published.
+
+    `painted` takes a Piece and gives its flux, NaN where there is none.
+    """
+    blur, groups = stages.Blur("gauss", sigma, None), {}
+    for piece in pieces(plan):
+        name = piece.skycell.name
+        combined = WholeTarget(root / f"combined{bin}" / name, {})
+        with combined.writing() as draft:
+            flux = blank_border(piece, painted(piece))
+            stages.write_blocks(draft.path, blocks_of(piece, flux, bin), piece.skycell)
+        groups[name] = WholeTarget(root / f"convolved{bin}" / name, {})
+        with groups[name].writing() as draft:
+            stages.write_blurred(draft.path, stages.convolve(plan, piece.skycell, {name: combined}, blur, (12,)))
+            draft.notes.update(notes_of(piece.skycell))
+    return groups
+
+
+def templates(root, plan, groups, offsets, oversampling=1, units="counts"):
+    """Paths of the written templates of a plan, one an offset."""
+    shaped_by = RECIPE.settings() | stages.Blur("gauss", SIGMA, None).settings(plan)
+    described = stages.Described(units, oversampling, 0.5, shaped_by, "")
+    frame_ = stages.frame(plan, oversampling)
+    paths = []
+    for sampled, offset in zip(
+        stages.integrate(plan, frame_, groups, offsets, oversampling, quiet()), offsets, strict=True
+    ):
+        paths.append(root / f"template_{offset}_{oversampling}_{units}.fits")
+        stages.write_template(paths[-1], sampled, frame_, plan, offset, described, groups)
+    return paths
