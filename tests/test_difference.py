@@ -80,6 +80,31 @@ def test_stars_without_their_cores_are_masked_with_their_wings(seen):
     assert np.mean(view.result.mask & difference.NEAR_DAMAGE != 0) < 0.02
 
 
+def test_a_transient_on_the_wings_of_a_damaged_star_has_its_own_summit():
+    pixels = 9000 * difference.point_source(20.2, 20.1, 0.7, (40, 40)) + 300 * difference.point_source(
+        24.6, 20.4, 0.7, (40, 40)
+    )
+    frames = random_frames(np.random.default_rng(14), shape=(40, 40))
+    dq = np.zeros((40, 40), dtype=np.int32)
+    dq[19:22, 19:22] = int(DQ.SAT_PS1)
+    ffi = (frames.ffi + pixels).astype(np.float32)
+    result = difference.subtract(frames._replace(ffi=ffi, dq=dq), 1)
+    found = difference.find_transients(result, TANSIP)
+    assert len(found) == 1
+    assert_allclose([found["x"][0], found["y"][0]], [24.6, 20.4], atol=0.1)
+    assert_allclose(found["flux"][0], 300, rtol=0.1)
+
+
+def test_a_source_half_under_the_mask_is_found():
+    result = noise_result(np.random.default_rng(15), (40, 40))
+    pixels = result.difference + np.float32(400) * difference.point_source(20.3, 20.0, 0.65, (40, 40))
+    result.mask[:, 21:] = difference.NEAR_DAMAGE
+    result.mask[:, 20] = 0
+    found = difference.find_transients(result._replace(difference=pixels.astype(np.float32)), TANSIP)
+    assert len(found) == 1
+    assert_allclose([found["x"][0], found["y"][0], found["flux"][0] / 400], [20.3, 20.0, 1], atol=0.1)
+
+
 def test_the_residuals_off_stars_scatter_as_the_noise_tells(seen):
     _, _, view = seen
     pulls = (view.result.difference / view.result.noise)[view.result.mask == 0]

@@ -36,6 +36,7 @@ PIXELS_PER_COEFFICIENT = 20
 FITTED_PIXELS = 200_000
 ITERATIONS = 10
 CLIP = 4.0
+STANDING = 3.0  # what of a damaged star's wings is seen [sigma]
 # Until the fit has measured it: how badly a PSF may be matched, as a part of the star's brightness.
 FIRST_MISMATCH = 0.2
 BRIGHT = 20.0
@@ -366,15 +367,34 @@ def _faint(flux, incomplete):
 
 
 def _mask(difference, noise, dq, size):
-    """Mask untrusted pixels, and the residuals around damaged stars as far as they go on."""
+    """Mask untrusted pixels, and what a damaged star leaves of itself."""
     none = ~np.isfinite(difference)
     untrusted = (dq & UNTRUSTED) != 0
     damaged = ndimage.maximum_filter((dq & DAMAGED_STAR) != 0, size=size)
-    # A template without a star's core leaves the whole of its wings, and bleeding columns: no fixed radius is right.
-    standing = np.abs(np.nan_to_num(difference)) > 3 * np.nan_to_num(noise, nan=np.inf)
-    wings = ndimage.binary_propagation(damaged, structure=np.ones((3, 3)), mask=damaged | standing)
-    wings = ndimage.binary_dilation(wings, structure=np.ones((3, 3)))
+    height = np.abs(np.divide(difference, noise, out=np.zeros_like(difference), where=~none))
+    wings = _wings(height, damaged)
+    # The feet of the wings, below 3 sigma each, are not below it together.
+    wings |= ndimage.binary_dilation(wings, structure=np.ones((3, 3))) & (height <= STANDING)
     return (none * NO_DIFFERENCE | untrusted * NOT_TRUSTED | wings * NEAR_DAMAGE).astype(np.int16)
+
+
+def _wings(height, damaged):
+    """Damaged pixels, and the residuals from which the way up ends at one.
+
+    A template without a star's core leaves the whole of its wings, so that no fixed radius is right; and a transient
+    on those wings has its own summit, to which its own pixels lead.
+    """
+    nx = height.shape[1] + 2
+    padded = np.pad(height, 1).ravel()
+    standing = np.flatnonzero(padded > STANDING)
+    around = np.array([-nx - 1, -nx, -nx + 1, -1, 0, 1, nx - 1, nx, nx + 1])
+    uphill = standing + around[padded[standing[:, None] + around].argmax(axis=1)]
+    step = np.searchsorted(standing, uphill)
+    while not np.array_equal(step, step[step]):
+        step = step[step]
+    flags = np.pad(damaged, 1).ravel()
+    flags[standing] |= flags[standing[step]]
+    return flags.reshape(-1, nx)[1:-1, 1:-1]
 
 
 def point_source(x, y, sigma, shape):
@@ -476,8 +496,9 @@ def find_transients(result, tansip, origin=(0, 0), psf_sigma=TESS_PSF_SIGMA, thr
         where the FFI is fainter), the most significant first.
     """
     snr = significance(result, psf_sigma)
-    height = np.abs(snr)
-    peaks = (height >= threshold) & (height == ndimage.maximum_filter(height, size=7)) & (result.mask == 0)
+    # A source half under the mask has its summit there: then the highest of what is open stands for it.
+    height = np.where(result.mask == 0, np.abs(snr), 0)
+    peaks = (height >= threshold) & (height == ndimage.maximum_filter(height, size=7))
     ys, xs = np.nonzero(peaks)
     order = np.argsort(-height[ys, xs])
     fitted = np.array([_fit_source(result, xs[k], ys[k], psf_sigma) for k in order]).reshape(-1, 4)

@@ -286,14 +286,17 @@ def _difference_panel(axes, template, view, step):
     if not np.isfinite(significance).any():
         _say(axes, "no data")
     halo = [withStroke(linewidth=3, foreground="white")]
+    # Seven pixels across at least, so that a ring leaves a star of a small region to be seen.
+    points = axes.get_position().width * axes.figure.get_figwidth() * 72 / view.frames.ffi.shape[1]
+    across = max(16, 7 * points)
     for number, row in enumerate(view.found[:MARKED], start=1):
         width = 2.2 if abs(row["snr"]) >= CLEAR else 1.0
-        axes.plot(row["x"], row["y"], "o", ms=16, mfc="none", mec="white", mew=width + 2)
-        axes.plot(row["x"], row["y"], "o", ms=16, mfc="none", mec=RING, mew=width)
+        axes.plot(row["x"], row["y"], "o", ms=across, mfc="none", mec="white", mew=width + 2)
+        axes.plot(row["x"], row["y"], "o", ms=across, mfc="none", mec=RING, mew=width)
         axes.annotate(
             str(number),
             (row["x"], row["y"]),
-            (9, 9),
+            (across / 2 + 1, across / 2 + 1),
             textcoords="offset points",
             fontsize=9,
             color=INK,
