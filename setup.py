@@ -15,12 +15,15 @@ setup(
         "numpy>=1.26,<3",
         "astropy>=6.1,<9",
         "pandas>=2.1,<4",
-        "zarr>=3.0,<4",
+        "numcodecs>=0.13",
+        "google-crc32c>=1.5",
+        "isal>=1.6",
+        # To open the products with; io/store.py writes plain Zarr v3 without it. Zarr 3 wants Python 3.11.
+        "zarr>=3.0,<4; python_version >= '3.11'",
         "sep>=1.4,<2",
         "scipy>=1.12",
         "numba>=0.60",
         "shapely>=2.0,<3",
-        "mocpy>=0.15",
         "requests>=2.31,<3",
         "sqlalchemy>=2.0,<3",
         "matplotlib>=3.8",
@@ -30,7 +33,7 @@ setup(
     extras_require={
         "gaia": ["astroquery>=0.4.7"],
         "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "tesswcs>=1.1"],
-        "bench": ["reproject>=0.13", "dask-image>=2024.5", "psutil>=5.9"],
+        "bench": ["reproject>=0.13", "dask-image>=2024.5", "psutil>=5.9", "fitsio>=1.2"],
     },
     entry_points={"console_scripts": ["syndiff_tasks=syndiff_tasks.__main__:main"]},
 )

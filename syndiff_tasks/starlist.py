@@ -1,0 +1,174 @@
+"""Catalogue stars between the rooms: which of them lie on a skycell, and which treated ones on a template."""
+
+import functools
+import hashlib
+import logging
+import math
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from astropy.coordinates import angular_separation
+
+from . import paths
+from .geometry import ffi as ffi_geometry
+from .geometry import rings
+from .io import catalogue
+from .pixels import stars
+
+logger = logging.getLogger("luigi-interface")
+
+# Columns of the STARS table of a template.
+COLUMNS = ("SOURCE_ID", "RA", "DEC", "TMAG", "FLUX", "TOTAL", "HOW", "SKYCELL")
+
+# A service that did not answer is left alone for so long [s]: a thousand skycells must not wait for it one by one.
+SERVICE_PAUSE = 600.0
+
+
+class Care(NamedTuple):
+    """What is done with saturated stars, and by which catalogue.
+
+    Attributes
+    ----------
+    how : {"repair", "remove", "keep"}
+    catalogue : str
+        Path of a CSV, or ``gaia``; empty for none.
+    digest : str
+        Of the CSV's content; empty for others.
+    """
+
+    how: str
+    catalogue: str
+    digest: str
+
+    def label(self):
+        """Return the part of a recipe's name that tells this; empty where stars are kept."""
+        return "" if self.how == "keep" else f"_{self.how}-{self.digest or self.catalogue}"
+
+
+KEEP = Care("keep", "", "")
+
+
+def care(how, star_catalog):
+    """Return the `Care` of the settings.
+
+    Parameters
+    ----------
+    how : {"auto", "repair", "remove", "keep"}
+        auto repairs where there is a catalogue.
+    star_catalog : str
+        Path of a CSV, ``gaia``, or empty.
+
+    Raises
+    ------
+    ValueError
+        If stars are to be repaired or removed without a catalogue, or there is no such file.
+    """
+    if how == "keep" or (how == "auto" and not star_catalog):
+        return KEEP
+    if not star_catalog:
+        raise ValueError(f"saturated_stars = {how} needs star_catalog: give a CSV, or gaia, or saturated_stars = keep")
+    how = "repair" if how == "auto" else how
+    if star_catalog == "gaia":
+        return Care(how, "gaia", "")
+    if not os.path.exists(star_catalog):
+        raise ValueError(f"star_catalog = {star_catalog}: there is no such file")
+    return Care(how, star_catalog, _digest(star_catalog, os.stat(star_catalog).st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=4)
+def _digest(path, _changed):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]
+
+
+@functools.lru_cache(maxsize=1)
+def _table(path, _changed):
+    return catalogue.read_stars(path)
+
+
+def treat(planes, skycell, care, exclude, data_root):
+    """Repair or remove the damaged stars of a combined skycell.
+
+    Parameters
+    ----------
+    planes : bands.Combined
+        Changed in place.
+    skycell : rings.Skycell
+    care : Care
+    exclude : int
+        PS1 mask value that counts as lost, too.
+    data_root : path-like
+        Where fetched catalogues are kept.
+
+    Returns
+    -------
+    rows : list of dict
+        Of `COLUMNS`, a star each.
+    """
+    if care.how == "keep" or not np.isfinite(planes.flux).any():
+        return []
+    table = _stars_near(skycell, care, data_root)
+    x, y = rings.wcs(skycell).wcs_world2pix(table["ra"], table["dec"], 0)
+    names = ("phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag")
+    magnitude = stars.tess_magnitude(*(table[name].to_numpy() for name in names))
+    on_it = stars.Stars(table["source_id"].to_numpy(), np.asarray(x), np.asarray(y), magnitude)
+    treated = stars.treat(planes, on_it, care.how, exclude)
+    sky = rings.wcs(skycell).wcs_pix2world([one.x for one in treated], [one.y for one in treated], 0)
+    return [
+        dict(zip(COLUMNS, (int(t.source_id), ra, dec, *map(float, t[3:6]), t.how, skycell.name), strict=True))
+        for t, ra, dec in zip(treated, *(place.tolist() for place in sky), strict=True)
+    ]
+
+
+def _stars_near(skycell, care, data_root):
+    """Return the stars on a skycell and about it; the cut comes first, for a tangent plane shows the far side too."""
+    radius = rings.radius(skycell)
+    ra, dec = (float(value) for value in rings.positions(rings.centre_vector(skycell)))
+    if care.catalogue == "gaia":
+        return _fetched(skycell, ra, dec, radius, data_root)
+    table = _table(care.catalogue, os.stat(care.catalogue).st_mtime_ns)
+    place = np.radians(table[["ra", "dec"]].to_numpy())
+    return table[angular_separation(*np.radians([ra, dec]), *place.T) < math.radians(radius)]
+
+
+def _fetched(skycell, ra, dec, radius, data_root):
+    """Return Gaia's stars; none where the service is down, for the template is better late repaired than never made."""
+    cache, down = paths.gaia_stars(data_root, skycell.name), paths.gaia_down(data_root)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    if cache.exists() or not (down.exists() and abs(time.time() - down.stat().st_mtime) < SERVICE_PAUSE):
+        try:
+            return catalogue.fetch_gaia(ra, dec, radius, cache)
+        except catalogue.CatalogueUnavailable as error:
+            down.touch()
+            logger.warning("%s: saturated stars stay as they are, flagged SAT_PS1: %s", skycell.name, error)
+    empty = {name: np.zeros(0) for name in catalogue.COLUMNS}
+    return pd.DataFrame({"source_id": np.zeros(0, np.int64)} | empty)
+
+
+def on_template(plan, rows):
+    """Return the STARS table of a template: the treated stars on it, each once, by the skycell that owns its pixel.
+
+    Parameters
+    ----------
+    plan : stages.Plan
+    rows : list of dict
+        What `treat` returned for its skycells.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        Of `COLUMNS`.
+    """
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    if table.empty:
+        return table
+    x, y = ffi_geometry.sky_to_pixel(plan.tansip, table["RA"].to_numpy(), table["DEC"].to_numpy())
+    column, row = (np.rint(np.nan_to_num(place, nan=-1e6)).astype(int) for place in (x, y))
+    region, owner = plan.region, plan.footprint.owner
+    inside = (column >= region.x0) & (column < region.x1) & (row >= region.y0) & (row < region.y1)
+    owned = owner[np.where(inside, row - region.y0, 0), np.where(inside, column - region.x0, 0)]
+    names = np.array([skycell.name for skycell in plan.footprint.skycells])
+    return table[inside & (names[owned] == table["SKYCELL"].to_numpy()) & (owned >= 0)].reset_index(drop=True)
