@@ -7,6 +7,7 @@ The values stand in ``luigi.cfg``, none here: the copy that comes with the packa
 import math
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import luigi
 from luigi.configuration import LuigiConfigParser, get_config
@@ -78,17 +79,30 @@ class Bits(luigi.Parameter):
         return ",".join(str(bit) for bit in bits)
 
 
+class Auto(NamedTuple):
+    """Offsets that follow from the pointing of all FFIs of a CCD, to within so many TESS pixels."""
+
+    within: float
+
+
 class Offsets(luigi.Parameter):
-    """Pointing offsets, ``dx,dy,dx,dy,…`` in TESS pixels."""
+    """Pointing offsets, ``dx,dy,dx,dy,…`` in TESS pixels, or ``auto:0.01``."""
 
     def parse(self, text):
-        """Return a tuple of (dx, dy), each pair once.
+        """Return a tuple of (dx, dy), each pair once, or `Auto`.
 
         Raises
         ------
         ValueError
-            If the text does not hold pairs of finite numbers.
+            If the text does not hold pairs of finite numbers, nor ``auto:`` and a number above 0.
         """
+        if text.startswith("auto:"):
+            within = _number("multi_offset_array", text.removeprefix("auto:").strip())
+            if not 0 < within < math.inf:
+                raise ValueError(
+                    f"multi_offset_array: {text!r}; give TESS pixels above 0 behind auto:, as in auto:0.01"
+                )
+            return Auto(within)
         numbers = [_number("multi_offset_array", part.strip()) for part in text.split(",")]
         if len(numbers) % 2:
             raise ValueError(f"multi_offset_array: {text!r} has {len(numbers)} numbers; give pairs dx,dy,dx,dy,…")
@@ -100,7 +114,30 @@ class Offsets(luigi.Parameter):
 
     def serialize(self, offsets):
         """Return the text that `parse` reads."""
+        if isinstance(offsets, Auto):
+            return f"auto:{offsets.within!r}"
         return ",".join(repr(number) for offset in offsets for number in offset)
+
+
+class Detectors(luigi.Parameter):
+    """Numbers of cameras, or of CCDs: a comma separated list of 1 to 4."""
+
+    def parse(self, text):
+        """Return the numbers as a sorted tuple.
+
+        Raises
+        ------
+        ValueError
+            If one is not 1 to 4, or there is none.
+        """
+        numbers = {part.strip() for part in text.split(",") if part.strip()}
+        if not numbers or not numbers <= {"1", "2", "3", "4"}:
+            raise ValueError(f"cameras and CCDs are numbered 1 to 4, got {text!r}; give a list such as 1,3")
+        return tuple(sorted(map(int, numbers)))
+
+    def serialize(self, numbers):
+        """Return the text that `parse` reads."""
+        return ",".join(map(str, numbers))
 
 
 class Number(luigi.FloatParameter):
@@ -198,6 +235,7 @@ class syndiff(luigi.Config):  # noqa: N801 - Luigi makes the section's name of t
         always_in_help=True,
         description="what is done with saturated stars; auto repairs where there is a catalogue",
     )
+    ccds_at_once = luigi.IntParameter(always_in_help=True, description="CCDs of a sector that are worked on at once")
     pictures = luigi.BoolParameter(
         parsing=luigi.BoolParameter.EXPLICIT_PARSING, always_in_help=True, description="draw a picture and a page"
     )

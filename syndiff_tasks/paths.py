@@ -44,6 +44,16 @@ def incoming(root):
     return Path(root) / "ps1_skycells_zarr" / "incoming"
 
 
+def gaia_stars(root, skycell):
+    """Return the file that keeps Gaia's stars of one skycell (CSV)."""
+    return Path(root) / "star_catalogs" / f"gaia_{skycell}.csv"
+
+
+def gaia_down(root):
+    """Return the file whose date tells when Gaia's archive did not answer."""
+    return Path(root) / "star_catalogs" / ".gaia_down"
+
+
 def combined(root, recipe, skycell):
     """Return the Zarr group of one skycell's combined blocks."""
     return Path(root) / "combined_skycells_zarr" / recipe / _projection(skycell) / skycell
@@ -83,3 +93,39 @@ def picture(template_path):
 def page(template_path):
     """Return the path of the page of a template (HTML)."""
     return Path(template_path).with_suffix(".html")
+
+
+def reference_ffi(root, ccd):
+    """Return the path of the choice of a CCD's reference FFI (JSON)."""
+    return _ccd_folder(root, "reference_ffis", ccd) / "reference_ffi.json"
+
+
+def drift_offsets(root, ccd, region, reference=""):
+    """Return the path of the table of offsets of a CCD's FFIs (CSV), from the chosen reference or another FFI."""
+    name = f"drift_offsets_{reference}.csv" if reference else "drift_offsets.csv"
+    return _ccd_folder(root, "drift_offsets", ccd) / region / name
+
+
+def drift_plot(table_path):
+    """Return the path of the plot of a table of offsets (PNG)."""
+    return Path(table_path).with_suffix(".png")
+
+
+def ffi_templates(root, ccd, region, within):
+    """Return the path of the table FFI → template (CSV) of FFIs grouped to within so many TESS pixels."""
+    return _templates(root, ccd, region) / f"ffi_templates_{within!r}.csv"
+
+
+def sector_report(root, sector, selection):
+    """Return the path of the report on a sector (CSV); `selection` labels the part of it that was asked for."""
+    return Path(root) / "sectors" / f"sector_{sector:04d}" / selection / "report.csv"
+
+
+def every_ffi(root, ccd, region):
+    """Return the path of the report on the templates of all FFIs of a CCD (CSV)."""
+    return _ccd_folder(root, "shifted_downsampled", ccd) / region / "every_ffi.csv"
+
+
+def logs(root):
+    """Return the folder of the logs of `scripts/run_sector`, and of its lock."""
+    return Path(root) / "logs"
