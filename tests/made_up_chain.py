@@ -105,7 +105,8 @@ def notes_of(skycell):
     """What the manifest of a combined skycell would tell of its files."""
     kinds = [f"{band}_{kind}" for band in sky.BANDS for kind in stages.KINDS]
     files = {key: {"url": f"{skycell.name}.{key}", "sha256": f"{len(key):064x}"} for key in kinds}
-    return {"files": files, "absent": {}, "keywords": {key: {"EXPTIME": 700.0, "FPA.ZP": 25.0} for key in kinds}}
+    keywords = {key: {"EXPTIME": 700.0, "FPA.ZP": 25.0} for key in kinds}
+    return {"files": files, "absent": {}, "keywords": keywords, "stars": []}
 
 
 def blurred(root, plan, painted, bin=4, sigma=SIGMA):

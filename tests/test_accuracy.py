@@ -343,10 +343,10 @@ def full_frame(tmp_path_factory):
         with raw.writing() as draft:
             stages.download(skycell, source, draft, quiet())
         with combined.writing() as draft:
-            stages.write_blocks(draft.path, stages.combine(raw.path, skycell, RECIPE), skycell)
+            stages.write_blocks(draft.path, stages.combine(raw.path, skycell, RECIPE, root)[0], skycell)
         with group.writing() as draft:
             stages.write_blurred(draft.path, stages.convolve(plan, skycell, {skycell.name: combined}, blur, (12,)))
-            draft.notes.update(stages.origin_of(raw))
+            draft.notes.update(stages.origin_of(raw), stars=[])
         groups[skycell.name] = group
     (path,) = templates(root, plan, groups, OFFSETS[1:2])
     return FullFrame(plan, sources, path)
