@@ -1,7 +1,11 @@
-"""A task's process dies with its worker."""
+"""A task's process dies with its worker, and what it died of is said last of all."""
 
+import atexit
 import ctypes
+import os
 import signal
+import sys
+import tempfile
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -28,3 +32,36 @@ class DiesWithWorker:
 
     def __exit__(self, *exception):
         """Leave the wish in force: the process ends after its task."""
+
+
+# Opened before the tasks are forked: what they write into it, the process that was started by hand can read.
+_WORDS = tempfile.TemporaryFile("a+", encoding="utf-8")
+_STARTED_BY_HAND = os.getpid()
+_SHOWN = 10
+
+
+def last_words(task, error):
+    """Keep what a task failed of, to be said when everything else was: a log of a thousand tasks hides it.
+
+    Parameters
+    ----------
+    task : str
+        Name of the task.
+    error : Exception or str
+        What it failed of.
+    """
+    sentence = " ".join(str(error).split()) or type(error).__name__
+    _WORDS.write(f"{task}: {sentence}\n")
+    _WORDS.flush()
+
+
+@atexit.register
+def _say_last_words():
+    if os.getpid() != _STARTED_BY_HAND:
+        return
+    with _WORDS:
+        _WORDS.seek(0)
+        words = list(dict.fromkeys(_WORDS))
+    if words:
+        more = [f"and {len(words) - _SHOWN} more of that kind\n"] if len(words) > _SHOWN else []
+        sys.stderr.writelines(["\nWhat went wrong:\n", *words[:_SHOWN], *more])

@@ -145,7 +145,8 @@ def start(header):
             return float(header[keyword])
     if "DATE-OBS" in header:
         return float(Time(str(header["DATE-OBS"]).removesuffix("Z"), format="isot", scale="utc").mjd)
-    return math.nan
+    # TICA's; TESS Julian Date 0 is JD 2457000.
+    return float(header["STARTTJD"]) + 56999.5 if "STARTTJD" in header else math.nan
 
 
 def by_time(frames):

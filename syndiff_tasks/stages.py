@@ -11,7 +11,6 @@ import json
 import logging
 import math
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -71,6 +70,9 @@ LARGEST_DRIFT = 5.0
 
 # Waits between two tries of a file [s], and the least speed [bytes/s] that is not taken for a dead line.
 FIRST_WAIT, LONGEST_WAIT, SLOWEST = 2.0, 300.0, 1000.0
+
+# Temporaries of other hosts, whose processes cannot be asked, go when they are so old [days].
+DAYS_OLD = 1.0
 
 COUNTS_ZERO_POINT = 25.0  # of PS1 counts/s [AB mag], facts.md §2
 TESS_ZERO_POINT = 20.44  # 1 electron/s [mag], TESS Instrument Handbook; facts.md §4
@@ -261,7 +263,11 @@ def tessellation(catalogue=""):
         return rings.rings_v3()
     if not os.path.exists(catalogue):
         raise ValueError(f"--skycell-catalog {catalogue}: there is no such file")
-    return rings.catalogue(pd.read_csv(catalogue, dtype={"NAME": str}))
+    try:
+        return rings.catalogue(pd.read_csv(catalogue, dtype={"NAME": str}))
+    except ValueError as error:
+        # pandas' own complaints, of which many are ValueErrors, name no file.
+        raise ValueError(f"--skycell-catalog {catalogue}: {error}") from error
 
 
 def _catalogue_name(catalogue):
@@ -340,6 +346,7 @@ def download(skycell, source, draft, progress):
         If a file is absent and `source.require_all_bands` is set, or the disk is too full.
     """
     folder = paths.incoming(source.data_root)
+    archive.sweep(folder, DAYS_OLD)
     archive.demand_space(folder, archive.needed_bytes(1, source.bands, KINDS, 1, keep_raw=True))
     files = archive.stack_files(skycell.name, source.bands, KINDS)
     read = functools.partial(_read_checked, rings.wcs_keywords(skycell) | {"NAXIS1": skycell.nx, "NAXIS2": skycell.ny})
@@ -385,14 +392,6 @@ def recheck_is_due(manifest, days):
     asked = manifest["notes"]["absent"].values()
     age = [datetime.date.fromisoformat(_today()) - datetime.date.fromisoformat(day) for day in asked]
     return any(one.days >= days for one in age)
-
-
-def delete_raw(path):
-    """Delete a raw skycell of which the combined one is whole."""
-    aside = Path(path).with_name(f".deleted.{os.getpid()}.{Path(path).name}")
-    # Renamed first: a half deleted skycell must not look whole.
-    os.rename(path, aside)
-    shutil.rmtree(aside)
 
 
 # --- how much: bands to blocks ---------------------------------------------------------------------------------------
@@ -599,11 +598,12 @@ def read_blurred(path):
 
 
 def summarise(plan, groups, path):
-    """Write which blurred skycells an FFI needs, where they are, and their digests (JSON)."""
+    """Write which blurred skycells an FFI needs, where they are as seen from there, and their digests (JSON)."""
+    folder = Path(path).parent
     cells = [
-        {"skycell": skycell.name, "path": groups[skycell.name].path, "digest": groups[skycell.name].digest()}
-        | store.read_attributes(groups[skycell.name].path)
-        for skycell in plan.footprint.skycells
+        {"skycell": skycell.name, "path": os.path.relpath(group.path, folder), "digest": group.digest()}
+        | store.read_attributes(group.path)
+        for skycell, group in ((skycell, groups[skycell.name]) for skycell in plan.footprint.skycells)
     ]
     Path(path).write_text(json.dumps({"ffi": plan.ccd.stem, "skycells": cells}, indent=1), encoding="utf-8")
 

@@ -8,6 +8,8 @@ never taken for this one and a changed byte can be found.
 
 import contextlib
 import datetime
+import errno
+import functools
 import json
 import os
 import re
@@ -38,6 +40,10 @@ class ProductDamaged(ValueError):
     """A product's bytes are not those that were published."""
 
 
+class ProductNotWritten(OSError):
+    """The folder of a product cannot be written, or its disk is full."""
+
+
 class Draft(NamedTuple):
     """A product being written: where to, and what its manifest shall remember beside the settings."""
 
@@ -59,10 +65,13 @@ class WholeTarget(luigi.Target):
         do not.
     overwrite : bool, optional
         Take the product for missing until this invocation has made it.
+    task : str, optional
+        Name of the task that makes it, for messages.
     """
 
-    def __init__(self, path, settings, inputs=None, overwrite=False):
+    def __init__(self, path, settings, inputs=None, overwrite=False, task="the task"):
         self.path = str(path)
+        self.task = task
         self.settings = json.loads(json.dumps(settings))
         self.inputs = inputs or {}
         self.overwrite = overwrite
@@ -102,18 +111,41 @@ class WholeTarget(luigi.Target):
     def writing(self):
         """Give a `Draft` with a temporary path to write to, and publish what was written there.
 
-        A failed run leaves nothing. Where another writer was first with the same settings and inputs, its product
-        stays and ours is dropped.
+        A failed run leaves nothing, and what killed runs left beside the product goes. Where another writer was first
+        with the same settings and inputs, its product stays and ours is dropped.
+
+        Raises
+        ------
+        ProductNotWritten
+            If the folder cannot be written, or its disk is full.
         """
         final = Path(self.path)
-        final.parent.mkdir(parents=True, exist_ok=True)
+        _demand_writable(final.parent)
+        sweep(final.parent)
         temporary = temporary_path(final)
         draft = Draft(str(temporary), {})
         try:
             yield draft
             self._publish(temporary, final, draft.notes)
+        except OSError as error:
+            if not _is_full(error):
+                raise
+            raise ProductNotWritten(
+                f"{final}: the disk is full; free some space, or give a --syndiff-data-root on another disk, and run "
+                "again: what is finished stays"
+            ) from error
         finally:
             _remove(temporary)
+
+    def remove(self):
+        """Delete the product, if it is still there."""
+        aside = temporary_path(self.path)
+        if not os.path.isdir(self.path):
+            manifest_path(self.path).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another run was first
+            # Renamed first: a half deleted folder must not look whole.
+            os.rename(self.path, aside)
+            _remove(aside)
 
     def record(self):
         """Return what a product made now has to say of itself, without its content."""
@@ -168,7 +200,20 @@ class WholeTarget(luigi.Target):
     def _stale(self, manifest):
         now = {name: target.digest() for name, target in self.inputs.items()}
         then = manifest["inputs"]
-        return set(now) != set(then) or any(now[name] not in (None, then[name]) for name in now)
+        if set(now) != set(then) or any(now[name] not in (None, then[name]) for name in now):
+            return True
+        return any(target.outdated for target in self.inputs.values())
+
+    @functools.cached_property
+    def outdated(self):
+        """Whether the product is there but will be remade, as it was asked for or for something far up its inputs.
+
+        Asked once of each object, since a thousand skycells stand behind each of a hundred templates.
+        """
+        manifest = self.manifest()
+        if manifest is None:
+            return False
+        return self.overwrite and manifest["invocation"] != INVOCATION or self._stale(manifest)
 
     def _refuse_other_settings(self, manifest):
         made = manifest["settings"]
@@ -176,8 +221,8 @@ class WholeTarget(luigi.Target):
             if made.get(name) != self.settings.get(name):
                 raise SettingsDiffer(
                     f"{self.path} was made with {name} = {made.get(name)!r}, and {name} = "
-                    f"{self.settings.get(name)!r} is asked for now; run the task with --overwrite to remake it, or "
-                    "keep both by giving another --syndiff-data-root"
+                    f"{self.settings.get(name)!r} is asked for now; run {self.task} with --overwrite to remake it "
+                    f"(from another task: --{self.task}-overwrite), or keep both by giving another --syndiff-data-root"
                 )
 
 
@@ -266,14 +311,50 @@ def sweep(folder, seconds_old=86400.0):
         made_by = TEMPORARY.match(path.name)
         if made_by is None:
             continue
-        if made_by["host"] == here:
-            dead = not os.path.exists(f"/proc/{made_by['pid']}")
-        else:
-            dead = now - path.lstat().st_mtime > seconds_old
-        if dead:
-            _remove(path)
-            removed.append(str(path))
+        with contextlib.suppress(FileNotFoundError):  # its owner, or another sweeper, was first
+            if made_by["host"] == here:
+                dead = not _alive(int(made_by["pid"]))
+            else:
+                dead = now - path.lstat().st_mtime > seconds_old
+            if dead:
+                _remove(path)
+                removed.append(str(path))
     return removed
+
+
+def _alive(pid):
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _demand_writable(folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+            raise OSError(errno.EROFS if read_only else errno.EACCES, "it may not be written", str(folder))
+    except OSError as error:
+        if _is_full(error):
+            reason, cure = "the disk is full", "free some space"
+        else:
+            reason, cure = error.strerror, "mend its permissions"
+        raise ProductNotWritten(
+            f"{error.filename or folder}: cannot be written ({reason}); {cure}, or give another folder with "
+            "--syndiff-data-root"
+        ) from error
+
+
+def _is_full(error):
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _files(root):
@@ -320,6 +401,7 @@ def _flush_tree(root):
 
 def _remove(path):
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        with contextlib.suppress(FileNotFoundError):  # another run sweeps the same
+            shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ the ring table alone.
 
 import luigi
 
-from . import paths, stages
+from . import paths, process, stages
 from .config import Bits, Number, Offsets, setting, syndiff
 from .targets import WholeTarget
 
@@ -18,13 +18,20 @@ OVERWRITE = {
 
 
 class _Reporting(luigi.Task):
-    """A task that tells how far it is, in the terminal and in the web view."""
+    """A task that tells how far it is, in the terminal and in the web view, and what went wrong last of all."""
 
     def progress(self, total, unit):
         """Return a `stages.Progress` of `total` steps that also moves the bar of luigid's web view."""
         return stages.Progress(
             total, unit, str(self), self.set_progress_percentage or _nowhere, self.set_status_message or _nowhere
         )
+
+
+@_Reporting.event_handler(luigi.Event.FAILURE)
+@_Reporting.event_handler(luigi.Event.BROKEN_TASK)
+@_Reporting.event_handler(luigi.Event.PROCESS_FAILURE)
+def _remember(task, error):
+    process.last_words(task.task_family, error)
 
 
 def _nowhere(value):
@@ -63,7 +70,8 @@ class MapFFI(_OnFFI):
         if syndiff().pixel_maps:
             for skycell in plan.footprint.skycells:
                 made[skycell.name] = paths.pixel_map(root, plan.ccd, plan.label, skycell.name)
-        return {name: WholeTarget(path, plan.settings(), overwrite=self.overwrite) for name, path in made.items()}
+        made_by = (self.overwrite, self.task_family)
+        return {name: WholeTarget(path, plan.settings(), None, *made_by) for name, path in made.items()}
 
     def run(self):
         """Write each map that is not there yet."""
@@ -87,7 +95,8 @@ class DownloadSkycell(_Reporting):
     def output(self):
         """Return the Zarr group of the skycell."""
         path = paths.raw(syndiff().data_root, self.skycell)
-        return WholeTarget(path, {"skycell": self.skycell, "format": stages.RAW_FORMAT}, overwrite=self.overwrite)
+        settings = {"skycell": self.skycell, "format": stages.RAW_FORMAT}
+        return WholeTarget(path, settings, None, self.overwrite, self.task_family)
 
     def complete(self):
         """Tell whether all is there that the archive had when it was asked last, not too long ago."""
@@ -123,7 +132,8 @@ class CombineBands(_Reporting):
         recipe = self.recipe()
         path = paths.combined(syndiff().data_root, recipe.label, self.skycell)
         made_of = {"raw": self.requires().output()}
-        return WholeTarget(path, recipe.settings() | {"skycell": self.skycell}, made_of, overwrite=self.overwrite)
+        settings = recipe.settings() | {"skycell": self.skycell}
+        return WholeTarget(path, settings, made_of, self.overwrite, self.task_family)
 
     def run(self):
         """Combine the bands, take the sky off, and share the pixels among blocks."""
@@ -132,7 +142,7 @@ class CombineBands(_Reporting):
             stages.write_blocks(draft.path, stages.combine(self.input().path, skycell, self.recipe()), skycell)
             draft.notes.update(stages.origin_of(self.input()))
         if not syndiff().keep_raw:
-            stages.delete_raw(self.input().path)
+            self.input().remove()
 
 
 class _Blurring(_OnFFI):
@@ -176,13 +186,15 @@ class Convolve(_Blurring):
         plan, blur, shaped_by, root = self.plan(), self.blur(), self.shaped_by(), syndiff().data_root
         # Of what a product is made of only the digest counts; asking a thousand tasks for it would take 20 s.
         recipe = self.recipe().label
-        combined = {name: WholeTarget(paths.combined(root, recipe, name), {}) for name in blur.skycells(plan)}
+        raw = {name: WholeTarget(paths.raw(root, name), {}) for name in blur.skycells(plan)}
+        combined = {name: WholeTarget(paths.combined(root, recipe, name), {}, {"raw": raw[name]}) for name in raw}
         return {
             skycell.name: WholeTarget(
                 paths.convolved(root, plan.ccd, skycell.name),
                 shaped_by | {"skycell": skycell.name},
                 {name: combined[name] for name in blur.made_of(plan, skycell)},
-                overwrite=self.overwrite,
+                self.overwrite,
+                self.task_family,
             )
             for skycell in plan.footprint.skycells
         }
@@ -192,7 +204,7 @@ class Convolve(_Blurring):
         plan = self.plan()
         path = paths.cell_metadata(syndiff().data_root, plan.ccd, plan.label, not self.reference_ffi)
         settings = plan.settings() | self.shaped_by()
-        return WholeTarget(path, settings, self.groups(), overwrite=self.overwrite)
+        return WholeTarget(path, settings, self.groups(), self.overwrite, self.task_family)
 
     def complete(self):
         """Tell whether the summary and every blurred skycell are there."""
@@ -245,9 +257,10 @@ class Downsample(_Blurring):
         made = {}
         for offset in self.multi_offset_array:
             path = paths.template(syndiff().data_root, plan.ccd, plan.label, offset)
-            template = WholeTarget(path, settings | {"offset": offset}, {"convolved": convolved}, self.overwrite)
+            made_by = (self.overwrite, self.task_family)
+            template = WholeTarget(path, settings | {"offset": offset}, {"convolved": convolved}, *made_by)
             beside = (paths.picture(path),) if syndiff().pictures else ()
-            made[offset] = [template, *(WholeTarget(one, {}, {"template": template}, self.overwrite) for one in beside)]
+            made[offset] = [template, *(WholeTarget(one, {}, {"template": template}, *made_by) for one in beside)]
         return made
 
     def run(self):

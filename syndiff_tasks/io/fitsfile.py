@@ -539,7 +539,10 @@ def _read_ffi(path):
 def _set(header, cards):
     """Add cards given as ``{keyword: value}`` or ``{keyword: (value, comment)}``."""
     for key, value in cards.items():
-        header[key if len(key) <= 8 else f"HIERARCH {key}"] = value
+        # Headers have no NaN: an undefined value is FITS's own way of saying so (Standard 4.0, section 4.1.2.3).
+        known, *comment = value if isinstance(value, tuple) else (value,)
+        known = None if isinstance(known, float) and math.isnan(known) else known
+        header[key if len(key) <= 8 else f"HIERARCH {key}"] = (known, *comment)
 
 
 def _table_hdu(name, table):
