@@ -1,9 +1,9 @@
-"""``syndiff_tasks explain FILE`` and ``syndiff_tasks verify FOLDER``: what was made how, and is it still whole."""
+"""``syndiff_tasks status``, ``explain FILE``, ``verify FOLDER``: what is there, how it was made, is it still whole."""
 
 import argparse
 import sys
 
-from . import ledger
+from . import ledger, stages, status
 from .config import syndiff
 
 
@@ -29,6 +29,10 @@ def main(arguments=None):
     verify.add_argument("folder", nargs="?", help="data root, a folder in it, or one product (default: data_root)")
     verify.add_argument("--deep", action="store_true", help="compare every byte (digests), not sizes alone")
     verify.set_defaults(run=_verify)
+    state = commands.add_parser("status", help="how far each CCD is, step by step, from the names of files alone")
+    state.add_argument("folder", nargs="?", help="data root (default: data_root of luigi.cfg)")
+    state.add_argument("--sector", type=int, help="only this sector")
+    state.set_defaults(run=_status)
     asked = parser.parse_args(arguments)
     return asked.run(asked)
 
@@ -55,6 +59,19 @@ def _verify(asked):
     if damaged:
         sys.stdout.write("Delete what is damaged and run its task again: only that is remade.\n")
     return 1 if damaged else 0
+
+
+def _status(asked):
+    settings = syndiff()
+    root, recipe = asked.folder or settings.data_root, stages.recipe(settings, settings.ignore_mask_bits)
+    rows = status.survey(root, recipe.label, asked.sector)
+    if not rows:
+        where = root if asked.sector is None else f"{root}, sector {asked.sector}"
+        sys.stdout.write(f"{where}: no map of any CCD is there; nothing was begun\n")
+        return 0
+    sys.stdout.write(f"{status.table(rows)}\n\ndone/wanted skycells; ~ sizes are estimated from {status.MEASURED}; ")
+    sys.stdout.write(f"died: left by a killed process.\nCombined skycells of the recipe {recipe.label}\n")
+    return 0
 
 
 if __name__ == "__main__":

@@ -129,3 +129,15 @@ def every_ffi(root, ccd, region):
 def logs(root):
     """Return the folder of the logs of `scripts/run_sector`, and of its lock."""
     return Path(root) / "logs"
+
+
+def mapped_ccds(root, sector=None):
+    """Return the folders of maps of each CCD of a sector, or of all: sorted (sector, camera, ccd, folder)."""
+    one = "*" if sector is None else f"{sector:04d}"
+    folders = Path(root).glob(f"mapping_output/sector_{one}/camera_?/ccd_?")
+    return sorted((*(int(part.rpartition("_")[2]) for part in folder.parts[-3:]), folder) for folder in folders)
+
+
+def templates_of(root, ccd):
+    """Return the folder of a CCD's templates: one folder an FFI, and in it one a region."""
+    return _ccd_folder(root, "shifted_downsampled", ccd)

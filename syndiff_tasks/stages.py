@@ -18,18 +18,17 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from astropy.io import fits
-from astropy.time import Time
 from scipy import ndimage
 from tqdm import tqdm
 
-from . import __version__, paths
+from . import __version__, paths, sector, starlist
 from .geometry import ffi as ffi_geometry
 from .geometry import footprint as footprints
 from .geometry import mapping, rings
 from .io import archive, fitsfile, store
 from .io import prf as prf_files
 from .pixels import background, bands, blocks, mask, psf, template
-from .report import difference, picture, product
+from .report import difference, page, picture, product
 
 logger = logging.getLogger("luigi-interface")
 
@@ -159,6 +158,10 @@ class Plan(NamedTuple):
         return self.tessellation.skycell(name)
 
 
+class NoCoverage(ValueError):
+    """No PS1 skycell lies under an FFI."""
+
+
 def _digest(content):
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=float).encode()).hexdigest()[:16]
 
@@ -205,16 +208,16 @@ def _plan(path, _changed, roi, target, size, catalogue):
         region = ffi_geometry.parse_region(roi)
         ffi_geometry.check_region(region, shape, science)
     if target:
-        region = ffi_geometry.region_around(tansip, *_position(target), size, science)
+        region = ffi_geometry.region_around(tansip, *position(target), size, science)
     cells = tessellation(catalogue)
     footprint = footprints.footprint(tansip, region, cells, science)
     if not footprint.skycells:
         ra, dec = ffi_geometry.pixel_to_sky(tansip, (region.x0 + region.x1) / 2, (region.y0 + region.y1) / 2)
-        raise ValueError(
+        raise NoCoverage(
             f"{path}: no PS1 coverage at declination {float(dec):.1f} (RA {float(ra):.1f}); the survey ends near "
             "declination -30, and collateral pixels see no sky"
         )
-    label = f"roi_{'_'.join(str(edge) for edge in region)}" if roi or target else ""
+    label = roi_label(",".join(map(str, region))) if roi or target else ""
     return Plan(path, ccd, header, shape, science, tansip, region, label, footprint, cells, _catalogue_name(catalogue))
 
 
@@ -248,7 +251,24 @@ def _apart(one, other):
     return float(np.max(np.hypot(there[0] - x, there[1] - y)))
 
 
-def _position(target):
+def roi_label(roi):
+    """Return the label that a region ``x0,y0,x1,y1`` gives to the folders of its products, empty for an empty one."""
+    return f"roi_{'_'.join(map(str, ffi_geometry.parse_region(roi)))}" if roi else ""
+
+
+def roi_of(plan_):
+    """Return the region of a plan as ``x0,y0,x1,y1``, empty for the whole FFI."""
+    return ",".join(map(str, plan_.region)) if plan_.label else ""
+
+
+def position(target):
+    """Return RA and Dec [deg] of a target as users write it.
+
+    Raises
+    ------
+    ValueError
+        If the text does not hold two numbers.
+    """
     try:
         ra, dec = (float(part) for part in target.replace(",", " ").split())
     except ValueError as error:
@@ -405,13 +425,14 @@ class Recipe(NamedTuple):
     ignore: tuple
     ignored_pixels: str
     bin: int
+    stars: starlist.Care = starlist.KEEP
 
     @property
     def label(self):
         """Name of the recipe's folder: every value in it, so that no two recipes share one."""
         weights = "_".join(f"{band}{weight!r}" for band, weight in self.weights)
         bits = "-".join(map(str, self.ignore)) or "none"
-        return f"{weights}_{self.background}_{self.ignored_pixels}{bits}_bin{self.bin}"
+        return f"{weights}_{self.background}_{self.ignored_pixels}{bits}_bin{self.bin}{self.stars.label()}"
 
     def settings(self):
         """Return what shaped the blocks, for manifests."""
@@ -421,17 +442,26 @@ class Recipe(NamedTuple):
             "ignore_mask_bits": list(self.ignore),
             "ignored_pixels": self.ignored_pixels,
             "bin": self.bin,
+            "saturated_stars": self.stars.how,
+            "star_catalog": self.stars.digest or self.stars.catalogue,
             "combined_format": COMBINED_FORMAT,
         }
 
 
 def recipe(settings, ignore_mask_bits):
     """Return the `Recipe` of the settings and the mask bits of a task."""
-    return Recipe(settings.weights, settings.background, tuple(ignore_mask_bits), settings.ignored_pixels, settings.bin)
+    return Recipe(
+        settings.weights,
+        settings.background,
+        tuple(ignore_mask_bits),
+        settings.ignored_pixels,
+        settings.bin,
+        starlist.care(settings.saturated_stars, settings.star_catalog),
+    )
 
 
-def combine(raw, skycell, recipe):
-    """Combine the bands of a skycell, take its sky off, and share the pixels among blocks.
+def combine(raw, skycell, recipe, data_root):
+    """Combine the bands of a skycell, treat its saturated stars, take its sky off, and share the pixels among blocks.
 
     Parameters
     ----------
@@ -439,15 +469,21 @@ def combine(raw, skycell, recipe):
         The skycell's raw group.
     skycell : rings.Skycell
     recipe : Recipe
+    data_root : path-like
+        Where fetched star catalogues are kept.
 
     Returns
     -------
     blocks : blocks.Blocks
+    treated : list of dict
+        The stars that were repaired or removed, see `starlist.treat`.
     """
-    flux, variance, bits, missing = _combined(raw, skycell, dict(recipe.weights))
-    flux, variance = background.remove_background(flux, variance, bits, recipe.background)
+    planes = _combined(raw, skycell, dict(recipe.weights))
     exclude = mask.bit_mask(recipe.ignore) if recipe.ignored_pixels == "exclude" else 0
-    return blocks.to_blocks(flux, variance, bits, missing, recipe.bin, skycell.corner, exclude)
+    treated = starlist.treat(planes, skycell, recipe.stars, exclude, data_root)
+    flux, variance = background.remove_background(planes.flux, planes.variance, planes.mask, recipe.background)
+    shared = blocks.to_blocks(flux, variance, planes.mask, planes.missing, recipe.bin, skycell.corner, exclude)
+    return shared, treated
 
 
 def _combined(raw, skycell, weights):
@@ -642,6 +678,11 @@ def batches(offsets, frame):
     return [offsets[start : start + at_once] for start in range(0, len(offsets), at_once)]
 
 
+def largest_offset(plan, blur):
+    """Return the largest offset [TESS px] for which the frames of all skycells of an FFI hold the sky."""
+    return min(blur.largest_offset(mapping.pixel_scale(plan.tansip, skycell)) for skycell in plan.footprint.skycells)
+
+
 def check_offsets(plan, blur, offsets):
     """Refuse offsets for which the skycells' frames do not hold the sky.
 
@@ -650,7 +691,7 @@ def check_offsets(plan, blur, offsets):
     ValueError
         Naming the offset and the largest one allowed.
     """
-    largest = min(blur.largest_offset(mapping.pixel_scale(plan.tansip, skycell)) for skycell in plan.footprint.skycells)
+    largest = largest_offset(plan, blur)
     for offset in offsets:
         if math.hypot(*offset) > largest:
             raise ValueError(
@@ -726,7 +767,10 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
         "MASK": judged.masked,
         "DQ": judged.dq,
     }
-    tables = {"SKYCELLS": skycells_table(plan, groups, described.settings["weights"]), "STARS": stars_table()}
+    tables = {
+        "SKYCELLS": skycells_table(plan, groups, described.settings["weights"]),
+        "STARS": stars_table(plan, groups),
+    }
     wcs_cards = ffi_geometry.keywords(ffi_geometry.shifted(frame.tansip, *fine))
     unit, zero_point = UNITS[described.units]
     fitsfile.write_template(
@@ -770,7 +814,7 @@ def _provenance(plan, offset, described):
         "SECTOR": (plan.ccd.sector, "TESS sector, from the file name"),
         "CAMERA": (plan.ccd.camera, "TESS camera"),
         "CCD": (plan.ccd.ccd, "TESS CCD"),
-        "MJD-OBS": (_start(plan.header), "[d] start of the FFI (UTC)"),
+        "MJD-OBS": (sector.start(plan.header), "[d] start of the FFI (UTC)"),
         "DX_SHIFT": (offset[0], "[TESS px] stars are moved to larger x by this"),
         "DY_SHIFT": (offset[1], "[TESS px] stars are moved to larger y by this"),
         "ROI": (",".join(map(str, plan.region)), "x0,y0,x1,y1 of the FFI, half-open, from 0"),
@@ -787,15 +831,6 @@ def _provenance(plan, offset, described):
         "IGNPIX": (made_of["ignored_pixels"], "what happened to pixels with such bits"),
         "MINCOV": (described.min_coverage, "below this coverage FLUX_SUM is NaN"),
     }
-
-
-def _start(header):
-    for keyword in ("MJD-OBS", "MJD-BEG"):
-        if keyword in header:
-            return float(header[keyword])
-    if "DATE-OBS" in header:
-        return float(Time(str(header["DATE-OBS"]).removesuffix("Z"), format="isot", scale="utc").mjd)
-    return math.nan
 
 
 def skycells_table(plan, groups, bands_wanted):
@@ -836,9 +871,9 @@ def origin_of(raw):
     }
 
 
-def stars_table():
-    """Return the STARS table: what was repaired or removed, a row a star."""
-    return pd.DataFrame(columns=["SOURCE_ID", "RA", "DEC", "TMAG", "FLUX", "HOW"])
+def stars_table(plan, groups):
+    """Return the STARS table of a template: what was repaired or removed on it."""
+    return starlist.on_template(plan, [row for group in groups.values() for row in group.manifest()["notes"]["stars"]])
 
 
 def draw(plan, targets):
@@ -850,9 +885,10 @@ def draw(plan, targets):
     read = product.read_template(finished.path)
     ffi = fitsfile.read_ffi(plan.path)
     view = difference.look(read, ffi.image, ffi.uncertainty)
+    unit = str(ffi.header.get("BUNIT", "electrons/s")).strip()
     for target in missing:
         with target.writing() as draft:
             if target.path.endswith(".png"):
-                picture.save(picture.draw(read, view, plan.ccd.stem), draft.path)
+                picture.save(picture.draw(read, view, plan.ccd.stem, unit), draft.path)
             else:
-                raise NotImplementedError
+                page.write(draft.path, read, view, finished.manifest(), unit)

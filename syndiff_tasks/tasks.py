@@ -4,11 +4,16 @@ All tasks of an FFI are known before the first one runs: which skycells lie unde
 the ring table alone.
 """
 
+import json
+from pathlib import Path
+
 import luigi
 
 from . import paths, process, stages
-from .config import Bits, Number, Offsets, setting, syndiff
-from .targets import WholeTarget
+from . import sector as sectors
+from .config import Auto, Bits, Detectors, Number, Offsets, setting, syndiff
+from .report import drift as drift_plot
+from .targets import SettingsDiffer, WholeTarget, read_manifest
 
 OVERWRITE = {
     "default": False,
@@ -94,9 +99,7 @@ class DownloadSkycell(_Reporting):
 
     def output(self):
         """Return the Zarr group of the skycell."""
-        path = paths.raw(syndiff().data_root, self.skycell)
-        settings = {"skycell": self.skycell, "format": stages.RAW_FORMAT}
-        return WholeTarget(path, settings, None, self.overwrite, self.task_family)
+        return _raw(syndiff().data_root, self.skycell, self.overwrite)
 
     def complete(self):
         """Tell whether all is there that the archive had when it was asked last, not too long ago."""
@@ -129,20 +132,31 @@ class CombineBands(_Reporting):
 
     def output(self):
         """Return the Zarr group of the combined skycell, in the folder of its recipe."""
-        recipe = self.recipe()
-        path = paths.combined(syndiff().data_root, recipe.label, self.skycell)
-        made_of = {"raw": self.requires().output()}
-        settings = recipe.settings() | {"skycell": self.skycell}
-        return WholeTarget(path, settings, made_of, self.overwrite, self.task_family)
+        return _combined(syndiff().data_root, self.skycell, self.recipe(), self.again())
+
+    def again(self):
+        """Return whether the combined skycells and the raw ones are to be made again."""
+        return self.overwrite, self.requires().overwrite
 
     def run(self):
         """Combine the bands, take the sky off, and share the pixels among blocks."""
         skycell = stages.tessellation(self.skycell_catalog).skycell(self.skycell)
         with self.output().writing() as draft:
-            stages.write_blocks(draft.path, stages.combine(self.input().path, skycell, self.recipe()), skycell)
-            draft.notes.update(stages.origin_of(self.input()))
+            shared, treated = stages.combine(self.input().path, skycell, self.recipe(), syndiff().data_root)
+            stages.write_blocks(draft.path, shared, skycell)
+            draft.notes.update(stages.origin_of(self.input()), stars=treated)
         if not syndiff().keep_raw:
             self.input().remove()
+
+
+def _raw(root, skycell, again):
+    settings = {"skycell": skycell, "format": stages.RAW_FORMAT}
+    return WholeTarget(paths.raw(root, skycell), settings, None, again, DownloadSkycell.task_family)
+
+
+def _combined(root, skycell, recipe, again):
+    path, settings = paths.combined(root, recipe.label, skycell), recipe.settings() | {"skycell": skycell}
+    return WholeTarget(path, settings, {"raw": _raw(root, skycell, again[1])}, again[0], CombineBands.task_family)
 
 
 class _Blurring(_OnFFI):
@@ -178,16 +192,18 @@ class Convolve(_Blurring):
 
     def requires(self):
         """Return the combined skycells, those of the frame's neighbours too where the blur is wide."""
+        return {name: self._combining(name) for name in self.blur().skycells(self.plan())}
+
+    def _combining(self, name):
         shared = {"ignore_mask_bits": self.ignore_mask_bits, "skycell_catalog": self.skycell_catalog}
-        return {name: CombineBands(skycell=name, **shared) for name in self.blur().skycells(self.plan())}
+        return CombineBands(skycell=name, **shared)
 
     def groups(self):
         """Return the target of each blurred skycell, by name."""
         plan, blur, shaped_by, root = self.plan(), self.blur(), self.shaped_by(), syndiff().data_root
-        # Of what a product is made of only the digest counts; asking a thousand tasks for it would take 20 s.
-        recipe = self.recipe().label
-        raw = {name: WholeTarget(paths.raw(root, name), {}) for name in blur.skycells(plan)}
-        combined = {name: WholeTarget(paths.combined(root, recipe, name), {}, {"raw": raw[name]}) for name in raw}
+        # What holds for one skycell holds for all: asking a thousand tasks for their output would take 20 s.
+        recipe, again = self.recipe(), self._combining(plan.footprint.skycells[0].name).again()
+        combined = {name: _combined(root, name, recipe, again) for name in blur.skycells(plan)}
         return {
             skycell.name: WholeTarget(
                 paths.convolved(root, plan.ccd, skycell.name),
@@ -230,8 +246,10 @@ class Downsample(_Blurring):
 
     multi_offset_array = Offsets(
         default=((0.0, 0.0),),
-        description="dx,dy pairs [TESS px], a template each: 0,0,0.5,0; dx > 0 moves stars to larger x (default 0,0)",
+        description="dx,dy pairs [TESS px], a template each: 0,0,0.5,0; dx > 0 moves stars to larger x (default 0,0); "
+        "or auto:0.01 for the offsets of the FFIs in --ffi-dir, to within 0.01 px",
     )
+    ffi_dir = luigi.Parameter(default="", description="for offsets auto: folder of the FFIs of this sector and CCD")
     overwrite = luigi.BoolParameter(**OVERWRITE)
 
     def convolve(self):
@@ -241,8 +259,32 @@ class Downsample(_Blurring):
 
     def requires(self):
         """Return the map and the blurred skycells."""
-        mapped = self.part() | ({"ffi": self.reference_ffi} if self.reference_ffi else {})
-        return {"map": MapFFI(**mapped), "convolved": self.convolve()}
+        mapped = self.part()
+        if self.reference_ffi:
+            mapped |= {"ffi": self.reference_ffi, "roi": stages.roi_of(self.plan()), "target": ""}
+        needed = {"map": MapFFI(**mapped), "convolved": self.convolve()}
+        return needed | ({"drift": self.drift()} if isinstance(self.multi_offset_array, Auto) else {})
+
+    def drift(self):
+        """Return the task that tells by how much the other FFIs of the CCD are offset from this one."""
+        plan = self.plan()
+        if not self.ffi_dir:
+            raise ValueError("--multi-offset-array auto: give the folder of the FFIs to be grouped with --ffi-dir")
+        ccd = {name: getattr(plan.ccd, name) for name in ("sector", "camera", "ccd")}
+        return DriftOffsets(**ccd, ffi_dir=self.ffi_dir, reference_ffi=self.ffi, roi=stages.roi_of(plan))
+
+    def grouped(self):
+        """Return the table FFI → offset of its template, of which the drift is told."""
+        table = sectors.read_drift(self.drift().output()["table"].path)
+        return sectors.group(table, self.multi_offset_array.within, stages.largest_offset(self.plan(), self.blur()))
+
+    def offsets(self):
+        """Return the offsets that are asked for, or that the FFIs have."""
+        return sectors.offsets(self.grouped()) if isinstance(self.multi_offset_array, Auto) else self.multi_offset_array
+
+    def complete(self):
+        """Tell whether every template is there; which ones there are to be may follow from the drift."""
+        return (not isinstance(self.multi_offset_array, Auto) or self.drift().complete()) and super().complete()
 
     def described(self):
         """Return the `stages.Described` that the template files tell."""
@@ -251,21 +293,29 @@ class Downsample(_Blurring):
         return stages.Described(*shown, self.shaped_by(), self.reference_ffi)
 
     def output(self):
+        """Return the templates, and with offsets auto a table of which FFI has which."""
+        if not isinstance(self.multi_offset_array, Auto):
+            return self.templates()
+        plan = self.plan()
+        path = paths.ffi_templates(syndiff().data_root, plan.ccd, plan.label, self.multi_offset_array.within)
+        return self.templates() | {"ffis": WholeTarget(path, {}, {"drift": self.drift().output()["table"]})}
+
+    def templates(self):
         """Return a template for each offset, with its picture and page."""
         plan, described, convolved = self.plan(), self.described(), self.convolve().output()
         settings = plan.settings() | described.settings | stages.chosen(described)
         made = {}
-        for offset in self.multi_offset_array:
+        for offset in self.offsets():
             path = paths.template(syndiff().data_root, plan.ccd, plan.label, offset)
             made_by = (self.overwrite, self.task_family)
             template = WholeTarget(path, settings | {"offset": offset}, {"convolved": convolved}, *made_by)
-            beside = (paths.picture(path),) if syndiff().pictures else ()
+            beside = (paths.picture(path), paths.page(path)) if syndiff().pictures else ()
             made[offset] = [template, *(WholeTarget(one, {}, {"template": template}, *made_by) for one in beside)]
         return made
 
     def run(self):
         """Integrate over the pixels, some offsets at a time, write, and draw."""
-        plan, made, groups = self.plan(), self.output(), self.convolve().groups()
+        plan, made, groups = self.plan(), self.templates(), self.convolve().groups()
         missing = [offset for offset, (template, *_) in made.items() if not template.exists()]
         stages.check_offsets(plan, self.blur(), missing)
         frame = stages.frame(plan, syndiff().oversampling)
@@ -278,4 +328,228 @@ class Downsample(_Blurring):
                     stages.write_template(draft.path, sampled, frame, plan, offset, self.described(), groups)
         for offset, targets in made.items():
             stages.draw(plan, targets)
+            (self.set_tracking_url or _nowhere)(Path(targets[-1].path).resolve().as_uri())
             progress.step(f"dx {offset[0]:+} dy {offset[1]:+} drawn")
+        if isinstance(self.multi_offset_array, Auto):
+            names = {offset: Path(template.path).name for offset, (template, *_) in made.items()}
+            with self.output()["ffis"].writing() as draft:
+                sectors.with_templates(self.grouped(), names).to_csv(draft.path, index=False)
+
+
+class _OfCCD(_Reporting):
+    """What the tasks of one CCD of a sector have in common: which, and where its FFIs are."""
+
+    sector = luigi.IntParameter(description="TESS sector")
+    camera = luigi.IntParameter(description="TESS camera, 1 to 4")
+    ccd = luigi.IntParameter(description="TESS CCD, 1 to 4")
+    ffi_dir = luigi.Parameter(description="folder of FFIs, searched with the folders below it")
+    overwrite = luigi.BoolParameter(**OVERWRITE)
+
+    def which(self):
+        """Return the CCD."""
+        return sectors.CCD(self.sector, self.camera, self.ccd)
+
+    def ffis(self):
+        """Return the paths of the FFIs of the CCD."""
+        return sectors.find(self.ffi_dir, self.sector).get(self.which(), ())
+
+
+class ReferenceFFI(_OfCCD):
+    """The FFI of a CCD on whose pixels its templates are made: chosen once, and kept."""
+
+    def output(self):
+        """Return the choice; that there is nothing to choose holds for the FFIs of today only."""
+        made = read_manifest(paths.reference_ffi(syndiff().data_root, self.which()))
+        return self._target(made is not None and bool(made["notes"]["ffi"]))
+
+    def _target(self, chosen):
+        path = paths.reference_ffi(syndiff().data_root, self.which())
+        inputs = {} if chosen else {"ffis": sectors.files_there(self.ffis())}
+        return WholeTarget(path, self.which()._asdict(), inputs, self.overwrite, self.task_family)
+
+    def run(self):
+        """Read the headers, choose, and record the choice; an FFI of which there are products is preferred."""
+        frames = [sectors.read_frame(path) for path in self.ffis()]
+        mapped = read_manifest(paths.skycells_list(syndiff().data_root, self.which(), ""))
+        choice = sectors.choose(frames, mapped["settings"]["ffi"] if mapped else "")
+        with self._target(bool(choice.ffi)).writing() as draft:
+            Path(draft.path).write_text(json.dumps(choice._asdict(), indent=1), encoding="utf-8")
+            draft.notes.update(choice._asdict())
+
+
+class DriftOffsets(_OfCCD):
+    """By how much each FFI of a CCD is offset from the reference: a table and a plot."""
+
+    reference_ffi = luigi.Parameter(
+        default="", description="FFI that has offset 0 (default: the one ReferenceFFI chose)"
+    )
+    roi = luigi.Parameter(default="", description="region x0,y0,x1,y1 at whose centre and corners offsets are told")
+
+    def requires(self):
+        """Return the choice of the reference, where it is not given."""
+        chosen = {name: getattr(self, name) for name in ("sector", "camera", "ccd", "ffi_dir")}
+        return {} if self.reference_ffi else {"choice": ReferenceFFI(**chosen)}
+
+    def output(self):
+        """Return the table and the plot."""
+        stem = sectors.stem_of(self.reference_ffi)
+        path = paths.drift_offsets(syndiff().data_root, self.which(), stages.roi_label(self.roi), stem)
+        made_of = {name: task.output() for name, task in self.requires().items()}
+        made_of |= {"ffis": sectors.files_there(self.ffis())}
+        made_by = (self.overwrite, self.task_family)
+        table = WholeTarget(path, {"reference": stem, "region": self.roi}, made_of, *made_by)
+        return {"table": table, "plot": WholeTarget(paths.drift_plot(path), {}, {"table": table}, *made_by)}
+
+    def run(self):
+        """Read the headers, compare, write and draw."""
+        files = self.ffis()
+        reference = self.reference_ffi or sectors.chosen(self.input()["choice"].path, files)
+        frames, progress = [], self.progress(len(files), "FFI")
+        for path in files:
+            frames.append(sectors.read_frame(path))
+            progress.step(path.name)
+        table = sectors.drift(frames, sectors.read_frame(Path(reference)), self.roi)
+        with self.output()["table"].writing() as draft:
+            table.to_csv(draft.path, index=False)
+        with self.output()["plot"].writing() as draft:
+            title = f"Sector {self.sector}, camera {self.camera}, CCD {self.ccd}"
+            drift_plot.draw(table, sectors.usable(table), title).savefig(draft.path, format="png")
+
+
+class _Wanted(_Reporting):
+    """Which part of each CCD is wanted, and how."""
+
+    roi = luigi.Parameter(default="", description="region x0,y0,x1,y1 of each CCD in FFI pixels, half-open")
+    target = luigi.Parameter(default="", description="instead of --roi: centre of the region, 'RA Dec' in degrees")
+    size = luigi.IntParameter(default=64, description="with --target: width and height of the region [TESS px]")
+    skycell_catalog = luigi.Parameter(default="", description="CSV of skycells that replaces the PS1 ring table")
+    psf_sigma = Number(
+        "psf_sigma", 0.0, 400.0, config_path=setting("psf_sigma"), description="sigma of the Gaussian PSF [PS1 px]"
+    )
+    ignore_mask_bits = Bits(config_path=setting("ignore_mask_bits"), description="PS1 mask bits to flag, e.g. 12")
+
+    def wanted(self):
+        """Return the parameters that name the same to Downsample."""
+        names = ("roi", "target", "size", "skycell_catalog", "psf_sigma", "ignore_mask_bits")
+        return {name: getattr(self, name) for name in names}
+
+    def asked(self):
+        """Return the `sectors.Circumstances` of what is asked for: a report is remade when that has changed."""
+        own = self.to_str_params(only_significant=True)
+        return sectors.Circumstances(tuple(sorted((name, own[name]) for name in own if name != "ffi_dir")))
+
+
+class Sector(_Wanted):
+    """Templates of every CCD of a sector, a few CCDs at a time, and a report on them."""
+
+    sector = luigi.IntParameter(description="TESS sector")
+    ffi_dir = luigi.Parameter(description="folder of the sector's FFIs, searched with the folders below it")
+    cameras = Detectors(default=(1, 2, 3, 4), description="cameras, e.g. 1,3 (default: all)")
+    ccds = Detectors(default=(1, 2, 3, 4), description="CCDs of each camera, e.g. 2 (default: all)")
+    multi_offset_array = Offsets(
+        default=((0.0, 0.0),), description="dx,dy pairs [TESS px], a template each, or auto:0.01 (default 0,0)"
+    )
+
+    def found(self):
+        """Return the paths of the FFIs of each CCD that is asked for; none where the folder has none."""
+        there = sectors.find(self.ffi_dir, self.sector)
+        asked = [sectors.CCD(self.sector, camera, ccd) for camera in self.cameras for ccd in self.ccds]
+        return {ccd: there.get(ccd, ()) for ccd in asked}
+
+    def requires(self):
+        """Return the choice of each CCD's reference FFI."""
+        return {
+            ccd: ReferenceFFI(**ccd._asdict(), ffi_dir=self.ffi_dir) for ccd, files in self.found().items() if files
+        }
+
+    def plans(self):
+        """Return for each CCD its `sectors.Planned`; the choices of the references must have been made."""
+        chosen = {ccd: task.output().path for ccd, task in self.requires().items()}
+        return {ccd: self._planned(files, chosen.get(ccd)) for ccd, files in self.found().items()}
+
+    def _planned(self, files, choice):
+        if not files:
+            return sectors.Planned("no FFI", 0, "", None, "the folder has no FFI of this CCD")
+        ffi, why = sectors.read_choice(choice)
+        if not ffi:
+            return sectors.Planned("no good FFI", len(files), "", None, why)
+        path = sectors.path_of(ffi, files)
+        if self.target and not sectors.sees(path, stages.position(self.target)):
+            return sectors.Planned("target elsewhere", len(files), ffi, None, "the target is not on this CCD")
+        folder = {"ffi_dir": self.ffi_dir} if isinstance(self.multi_offset_array, Auto) else {}
+        task = Downsample(ffi=str(path), multi_offset_array=self.multi_offset_array, **folder, **self.wanted())
+        try:
+            task.plan()
+        except stages.NoCoverage as error:
+            return sectors.Planned("no PS1 coverage", len(files), ffi, None, str(error))
+        return sectors.Planned("made", len(files), ffi, task, why)
+
+    def output(self):
+        """Return the report."""
+        path = paths.sector_report(syndiff().data_root, self.sector, self._label())
+        choices = {str(ccd): task.output() for ccd, task in self.requires().items()}
+        return WholeTarget(path, {"sector": self.sector}, choices | {"asked": self.asked()})
+
+    def _label(self):
+        own = self.to_str_params()
+        partly = [name for name in ("cameras", "ccds") if own[name] != "1,2,3,4"]
+        partly += ["roi"] if self.roi else ["target", "size"] if self.target else []
+        return "_".join(f"{name}_{own[name]}".replace(" ", "_").replace(",", "_") for name in partly)
+
+    def complete(self):
+        """Tell whether the report and every template are there."""
+        return not self.left() and self.output().exists()
+
+    def left(self):
+        """Return the CCDs whose reference is not chosen yet, else those of which templates are missing."""
+        unchosen = [ccd for ccd, task in self.requires().items() if not task.complete()]
+        return unchosen or [ccd for ccd, planned in self.plans().items() if planned.task and not _is_made(planned.task)]
+
+    def run(self):
+        """Have the templates made, some CCDs at a time, and sum up."""
+        plans = self.plans()
+        tasks = [planned.task for planned in plans.values() if planned.task]
+        # Luigi runs this from the top whenever a lot is done; a lot that is there already costs a look.
+        for start in range(0, len(tasks), syndiff().ccds_at_once):
+            (self.set_status_message or _nowhere)(f"{start} of {len(tasks)} CCDs are done")
+            yield tasks[start : start + syndiff().ccds_at_once]
+        with self.output().writing() as draft:
+            sectors.report(plans).to_csv(draft.path, index=False)
+
+
+def _is_made(task):
+    """Tell whether a task is complete; with products of other settings it is not, and says so when it is run."""
+    try:
+        return task.complete()
+    except SettingsDiffer:
+        return False
+
+
+class EveryFFI(_OfCCD, _Wanted):
+    """A template for every FFI of a CCD through its own WCS, all sampled from one set of blurred skycells."""
+
+    def requires(self):
+        """Return the pointing of all FFIs, and the choice of the one whose skycells are shared."""
+        ccd = {name: getattr(self, name) for name in ("sector", "camera", "ccd", "ffi_dir")}
+        return {"choice": ReferenceFFI(**ccd), "drift": DriftOffsets(**ccd)}
+
+    def output(self):
+        """Return the report: each FFI, with its template or the reason why it has none."""
+        path = paths.every_ffi(syndiff().data_root, self.which(), stages.roi_label(self.roi))
+        made_of = {"drift": self.requires()["drift"].output()["table"], "asked": self.asked()}
+        return WholeTarget(path, self.which()._asdict(), made_of, self.overwrite, self.task_family)
+
+    def run(self):
+        """Have the reference's template made, then all others, and sum up."""
+        files, table = self.ffis(), sectors.read_drift(self.input()["drift"]["table"].path)
+        reference = sectors.chosen(self.input()["choice"].path, files)
+        first = Downsample(ffi=reference, **self.wanted())
+        yield first
+        shared = self.wanted() | {"roi": stages.roi_of(first.plan()), "target": "", "reference_ffi": reference}
+        pointed = [str(sectors.path_of(stem, files)) for stem in table["ffi"][sectors.usable(table)]]
+        tasks = {path: Downsample(ffi=path, **shared) for path in pointed if path != reference}
+        yield list(tasks.values())
+        made = {path: next(iter(task.output().values()))[0].path for path, task in (tasks | {reference: first}).items()}
+        table["template"] = [made.get(str(sectors.path_of(stem, files)), "") for stem in table["ffi"]]
+        with self.output().writing() as draft:
+            table[["ffi", "mjd", "template", "flags", "why"]].to_csv(draft.path, index=False)
