@@ -32,7 +32,9 @@ setup(
     ],
     extras_require={
         "gaia": ["astroquery>=0.4.7"],
-        "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "tesswcs>=1.1"],
+        "metrics": ["prometheus-client>=0.20"],
+        "postgres": ["psycopg[binary]>=3.1"],
+        "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "tesswcs>=1.1", "prometheus-client>=0.20"],
         "bench": ["reproject>=0.13", "dask-image>=2024.5", "psutil>=5.9", "fitsio>=1.2"],
     },
     entry_points={"console_scripts": ["syndiff_tasks=syndiff_tasks.__main__:main"]},

@@ -1,0 +1,385 @@
+"""Each stage beside a peer on the same input: functions that prepare, and return what is to be timed."""
+
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+from astropy.io import fits
+from astropy.wcs import WCS
+from scipy import ndimage
+
+from benchmarks import made_up
+from syndiff_tasks import stages
+from syndiff_tasks.demo import frame
+from syndiff_tasks.demo.truth import astropy_wcs
+from syndiff_tasks.geometry import footprint, mapping, rings
+from syndiff_tasks.io import archive as names
+from syndiff_tasks.io import fitsfile, store
+from syndiff_tasks.pixels import background, blocks, psf, template
+from syndiff_tasks.targets import Draft
+
+SHAPE = frame.SHAPE
+POLITENESS = names.Politeness(3, 5.0, 60.0, 0.1, 1.0)
+
+
+# --- where -----------------------------------------------------------------------------------------------------------
+
+
+def owners():
+    """Own: the owner of each science pixel of the CCD."""
+    return lambda: {"skycells": len(footprint.footprint(frame.TANSIP, made_up.FRAME, rings.rings_v3()).skycells)}
+
+
+def owners_by_astropy_and_shapely():
+    """Peer: astropy's WCS, and shapely's tree of core polygons; one row in 16, extrapolated."""
+    import shapely
+
+    cells = rings.rings_v3()
+    found = footprint.footprint(frame.TANSIP, made_up.FRAME, cells)
+    polygons = [shapely.Polygon(np.stack(footprint.corners(one), axis=1)[1:]) for one in found.skycells]
+    wcs, rows = astropy_wcs(frame.TANSIP), np.arange(0, 2048, 16)
+
+    def run():
+        x, y = np.meshgrid(np.arange(44, 2092), rows)
+        points = shapely.points(*wcs.all_pix2world(x.ravel(), y.ravel(), 0))
+        shapely.STRtree(polygons).query(points, predicate="within")
+        return {"times": 2048 / len(rows)}
+
+    return run
+
+
+def index_map():
+    """Own: FFI pixel of every native pixel."""
+    skycell = made_up.skycell()
+    rows = slice(0, skycell.ny, 40)
+    exact = _exact_index(skycell, np.arange(skycell.ny)[rows])
+
+    def run():
+        made = mapping.pixel_index_map(frame.TANSIP, skycell, SHAPE)
+        return {"differ": float(np.mean(made[rows] != exact))}
+
+    return run
+
+
+def _exact_index(skycell, rows):
+    x, y = np.meshgrid(np.arange(skycell.nx), rows)
+    sky = rings.wcs(skycell).all_pix2world(x, y, 0)
+    fx, fy = (np.floor(place + 0.5).astype(int) for place in astropy_wcs(frame.TANSIP).all_world2pix(*sky, 0))
+    inside = (fx >= 44) & (fx < 2092) & (fy >= 0) & (fy < 2048)
+    return np.where(inside, fy * SHAPE[1] + fx, -1)
+
+
+def index_map_by_astropy():
+    """Peer: astropy's WCS both ways; one row in 40, extrapolated."""
+    skycell = made_up.skycell()
+    rows = np.arange(0, skycell.ny, 40)
+
+    def run():
+        _exact_index(skycell, rows)
+        return {"times": skycell.ny / len(rows)}
+
+    return run
+
+
+def write_map(by_astropy):
+    """Either: the index map written as .fits.gz."""
+    skycell = made_up.skycell()
+    made = mapping.pixel_index_map(frame.TANSIP, skycell, SHAPE)
+
+    def run():
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/map.fits.gz"
+            if by_astropy:
+                fits.PrimaryHDU(made).writeto(path, checksum=True)
+            else:
+                fitsfile.write_pixel_map(path, made, rings.wcs_keywords(skycell), {})
+            return {"MB": os.path.getsize(path) / 1e6}
+
+    return run
+
+
+# --- how much: bands -------------------------------------------------------------------------------------------------
+
+
+def decode_and_combine(folder):
+    """Own: twelve files to the combined image, variance and mask."""
+    return lambda: {"finite": int(np.isfinite(made_up.combined(folder).flux).sum())}
+
+
+def decode_and_combine_by_astropy(folder):
+    """Peer: astropy's decompression and the same sums in float64, plainly written; tells our errors against it."""
+    ours = made_up.combined(folder)
+
+    def run():
+        flux, variance, bits = _plain_combine(folder)
+        good = np.isfinite(flux)
+        scale = np.abs(flux[good])
+        return {
+            "relative error of ours": float(np.max(np.abs(ours.flux[good] - flux[good]) / np.maximum(scale, 1e-3))),
+            "NaN equal": bool(np.array_equal(good, np.isfinite(ours.flux))),
+            "masks equal": bool(np.array_equal(bits, ours.mask)),
+            "variance": float(np.nanmax(np.abs(ours.variance / variance - 1))),
+        }
+
+    return run
+
+
+def _plain_combine(folder):
+    total = spread = weight_of_valid = bits = None
+    paths = made_up.files(folder)
+    for band, weight in made_up.WEIGHTS.items():
+        flux, variance = (_plain_linear(paths[f"{band}_{kind}"], power) for kind, power in (("image", 1), ("wt", 2)))
+        with fits.open(paths[f"{band}_mask"]) as hdus:
+            mask = hdus[1].data.astype(np.uint16)
+        valid = np.isfinite(flux) & (variance > 0)
+        terms = np.where(valid, weight * flux, 0), np.where(valid, weight**2 * variance, 0), valid * weight
+        if total is None:
+            total, spread, weight_of_valid, bits = *terms, mask
+        else:
+            total, spread, weight_of_valid = total + terms[0], spread + terms[1], weight_of_valid + terms[2]
+            bits = bits | mask
+    factor = np.where(weight_of_valid > 0, sum(made_up.WEIGHTS.values()), np.nan) / np.maximum(weight_of_valid, 1e-9)
+    return total * factor, spread * factor**2, bits
+
+
+def _plain_linear(path, power):
+    with fits.open(path) as hdus:
+        stored, header = hdus[1].data.astype(np.float64), hdus[1].header
+    if "BSOFTEN" in header and "BOFFSET" in header:
+        scale = 2.5 * np.log10(np.e)
+        stored = header["BOFFSET"] + 2 * header["BSOFTEN"] * np.sinh(stored / scale)
+    return stored / header["EXPTIME"] ** power
+
+
+def fetch_and_store(folder):
+    """Own: fetched from 127.0.0.1, checked, and stored as the raw group; the server runs in a process of its own."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.serve", folder], stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    base = server.stdout.readline().strip()
+    skycell = made_up.skycell()
+
+    def run():
+        with tempfile.TemporaryDirectory(dir=folder) as root:
+            source = stages.Source((base,), root, tuple(made_up.WEIGHTS), POLITENESS, True)
+            stages.download(skycell, source, Draft(f"{root}/raw", {}), _quiet())
+
+    return run
+
+
+def fetch_by_curl(folder):
+    """Peer: curl, the same twelve files, to disk and no more."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.serve", folder], stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    base = server.stdout.readline().strip()
+    urls = [f"{base}/{path}" for path in names.stack_files(made_up.NAME, made_up.WEIGHTS, stages.KINDS).values()]
+
+    def run():
+        with tempfile.TemporaryDirectory(dir=folder) as root:
+            command = ["curl", "--silent", "--fail", "--remote-name-all", *urls]
+            subprocess.run(command, cwd=root, check=True)
+
+    return run
+
+
+# --- how much: sky and blur ------------------------------------------------------------------------------------------
+
+
+def sources(folder):
+    """Own: the pixels of sources."""
+    combined = made_up.combined(folder)
+    return lambda: {"pixels": float(background.sources(combined.flux, combined.mask).mean())}
+
+
+def sources_by_sep(folder):
+    """Peer: plain sep on the whole image, with its cleaning; tells how many of our pixels differ."""
+    import sep
+
+    combined = made_up.combined(folder)
+    ours = background.sources(combined.flux, combined.mask)
+    flux, blank = combined.flux.copy(), np.isnan(combined.flux)
+    sep.set_extract_pixstack(20_000_000)
+
+    def run():
+        sky = sep.Background(flux, mask=blank, bw=background.DETECTION_MESH, bh=background.DETECTION_MESH)
+        found = sep.extract(
+            flux - sky.back(dtype=np.float32),
+            background.DETECTION_SIGMA,
+            err=sky.globalrms,
+            mask=blank,
+            minarea=background.DETECTION_PIXELS,
+            segmentation_map=True,
+        )
+        return {"pixels that differ": float(np.mean((found[1] > 0) != ours))}
+
+    return run
+
+
+def to_blocks(folder):
+    """Own: native pixels shared among blocks."""
+    combined, corner = made_up.combined(folder), made_up.skycell().corner
+    return lambda: {"blocks": list(blocks.to_blocks(*combined, 4, corner).flux.shape)}
+
+
+def blur(folder):
+    """Own: the blur of all planes; tells its error against a float64 blur at native resolution."""
+    native = _filled(folder)
+    shared = _blocks_of(native)
+    places = np.random.default_rng(1).uniform(300, 6000, (2, 4000))
+    reference = _float64_blur(native, places)
+
+    def run():
+        blurred = psf.gaussian_blur(shared, made_up.SIGMA, 0)
+        one = np.ones((places.shape[1], 1))
+        read = template.sample(blurred, places[0][:, None], places[1][:, None], one, 1.0)
+        return {"worst error of the peak": float(np.max(np.abs(read.flux - reference)) / reference.max())}
+
+    return run
+
+
+def _filled(folder):
+    """Return the combined flux without blank pixels: peers know none."""
+    return np.nan_to_num(made_up.combined(folder).flux)
+
+
+def _blocks_of(native):
+    planes = np.ones_like(native), np.zeros(native.shape, np.uint16), np.zeros(native.shape, np.uint8)
+    return blocks.to_blocks(native, *planes, 4, made_up.skycell().corner)
+
+
+def _float64_blur(native, places):
+    """Return the blurred sky at some places by direct sums in float64."""
+    reach = 6 * int(made_up.SIGMA)
+    out = np.empty(places.shape[1])
+    for n, (x, y) in enumerate(places.T):
+        columns = np.arange(max(round(x) - reach, 0), min(round(x) + reach + 1, native.shape[1]))
+        rows = np.arange(max(round(y) - reach, 0), min(round(y) + reach + 1, native.shape[0]))
+        gx, gy = (np.exp(-0.5 * ((p - c) / made_up.SIGMA) ** 2) for p, c in ((columns, x), (rows, y)))
+        norm = 2 * np.pi * made_up.SIGMA**2
+        out[n] = gy @ native[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float64) @ gx / norm
+    return out
+
+
+def blur_by_scipy(folder):
+    """Peer: scipy.ndimage.gaussian_filter at native resolution, one plane of float32."""
+    native = _filled(folder)
+
+    def run():
+        ndimage.gaussian_filter(native, made_up.SIGMA, mode="constant", truncate=6)
+
+    return run
+
+
+def blur_by_dask(folder):
+    """Peer: dask-image at native resolution, one plane of float32."""
+    import dask.array
+    import dask_image.ndfilters
+
+    native = dask.array.from_array(_filled(folder), chunks=2200)
+
+    def run():
+        made = dask_image.ndfilters.gaussian_filter(native, made_up.SIGMA, mode="constant", truncate=6)
+        made.compute(scheduler="synchronous")
+
+    return run
+
+
+# --- the template ----------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _blurred(folder):
+    return psf.gaussian_blur(_blocks_of(_filled(folder)), made_up.SIGMA, 0)
+
+
+def downsample(folder, offsets):
+    """Own: one blurred skycell integrated over its TESS pixels at so many offsets, all planes."""
+    blurred, skycell, (x, y) = _blurred(folder), made_up.skycell(), made_up.owned_pixels()
+    scale = mapping.pixel_scale(frame.TANSIP, skycell)
+    nodes = template.quadrature_nodes(blurred.sigma, scale)
+
+    def run():
+        for n in range(offsets):
+            at = mapping.node_positions(frame.TANSIP, skycell, x, y, (0.005 * n, -0.003 * n), nodes)
+            template.sample(blurred, *at, scale)
+        return {"pixels": len(x)}
+
+    return run
+
+
+def downsample_by_reproject(folder, method):
+    """Peer: reproject of the image blurred at native resolution, one offset, one plane; tells how ours differs."""
+    import reproject
+
+    skycell, (x, y) = made_up.skycell(), made_up.owned_pixels()
+    native = ndimage.gaussian_filter(_filled(folder), made_up.SIGMA, mode="constant", truncate=6)
+    box = slice(y.min(), y.max() + 1), slice(x.min(), x.max() + 1)
+    target = astropy_wcs(frame.TANSIP)[box]
+    shape = (box[0].stop - box[0].start, box[1].stop - box[1].start)
+    blurred, scale = _blurred(folder), mapping.pixel_scale(frame.TANSIP, skycell)
+    at = mapping.node_positions(frame.TANSIP, skycell, x, y, (0.0, 0.0), 4)
+    ours, area = template.sample(blurred, *at, scale).flux, at.weight.sum(axis=1)
+    function, options = {
+        "interp": (reproject.reproject_interp, {"order": "bilinear"}),
+        "adaptive": (reproject.reproject_adaptive, {"conserve_flux": True, "kernel": "gaussian"}),
+        "exact": (reproject.reproject_exact, {"parallel": False}),
+    }[method]
+
+    def run():
+        image, _ = function((native, WCS(rings.wcs_keywords(skycell))), target, shape_out=shape, **options)
+        theirs = image[y - box[0].start, x - box[1].start] * (1 if method == "adaptive" else area)
+        off = np.abs(ours - theirs)
+        return {"ours differs, of the peak": float(np.nanmax(off) / np.nanmax(theirs))}
+
+    return run
+
+
+def _quiet():
+    return stages.Progress(1000, "step", "bench", _nothing, _nothing)
+
+
+def _nothing(value):
+    pass
+
+
+def whole_skycell(folder, offsets):
+    """Own: twelve files on disk to template values at so many offsets, in one process."""
+    skycell, (x, y) = made_up.skycell(), made_up.owned_pixels()
+
+    def run():
+        flux, variance, bits, missing = made_up.combined(folder)
+        flux, variance = background.remove_background(flux, variance, bits, "segment")
+        blurred = psf.gaussian_blur(
+            blocks.to_blocks(flux, variance, bits, missing, 4, skycell.corner), made_up.SIGMA, 0
+        )
+        scale = mapping.pixel_scale(frame.TANSIP, skycell)
+        for n in range(offsets):
+            at = mapping.node_positions(frame.TANSIP, skycell, x, y, (0.005 * n, -0.003 * n), 4)
+            template.sample(blurred, *at, scale)
+
+    return run
+
+
+def products(folder):
+    """Own: bytes of a skycell's raw and combined products."""
+    skycell = made_up.skycell()
+    archive_bytes = sum(os.path.getsize(path) for path in made_up.files(folder).values())
+
+    def run():
+        with tempfile.TemporaryDirectory(dir=folder) as root:
+            store.write_arrays(f"{root}/raw", ((key, one.stored) for key, one in made_up.stored(folder).items()), {})
+            combined = blocks.to_blocks(*made_up.combined(folder), 4, skycell.corner)
+            stages.write_blocks(f"{root}/combined", combined, skycell)
+            stages.write_blurred(f"{root}/blurred", psf.gaussian_blur(combined, made_up.SIGMA, 0))
+            sizes = {name: _size(f"{root}/{name}") / 1e6 for name in ("raw", "combined", "blurred")}
+        return sizes | {"raw of the archive's": sizes["raw"] / (archive_bytes / 1e6)}
+
+    return run
+
+
+def _size(folder):
+    return sum(os.path.getsize(os.path.join(at, name)) for at, _, names in os.walk(folder) for name in names)
