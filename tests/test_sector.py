@@ -1,0 +1,413 @@
+"""A whole sector: its FFIs, their drift, one template an FFI, cron, and the state at a glance."""
+
+import fcntl
+import importlib.util
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny_sky as made_up
+from astropy.io import fits
+from astropy.wcs import WCS
+from numpy.testing import assert_allclose, assert_array_equal
+
+from syndiff_tasks import paths, sector, status
+from syndiff_tasks.config import Auto, Detectors, Offsets
+from syndiff_tasks.demo import frame
+from syndiff_tasks.geometry import ffi as ffi_geometry
+from syndiff_tasks.targets import manifest_path
+
+pytest_plugins = ["tiny_sky_fixtures"]
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "run_sector"
+ROI = "17,17,19,19"  # of the cut-outs below: 2 x 2 px owned by one of the four skycells
+ORIGIN = {"CRPIX1P": 1, "CRPIX2P": 1, "CRVAL1P": 1281, "CRVAL2P": 681}
+TANSIP = made_up.cutout()
+
+
+def name_of(hour, camera=3, ccd=3, number=20):
+    return f"tess2020019{hour:02d}5814-s{number:04d}-{camera}-{ccd}-0165-s_ffic.fits"
+
+
+def write(folder, hour, camera=3, ccd=3, tansip=TANSIP, **cards):
+    """A cut-out of an FFI, of 60 x 60 px."""
+    folder.mkdir(parents=True, exist_ok=True)
+    told = {"CAMERA": camera, "CCD": ccd, "DATE-OBS": f"2020-01-19T{hour:02d}:58:14.000Z"}
+    return made_up.write_ffi(folder / name_of(hour, camera, ccd), tansip, (60, 60), ORIGIN | told | cards)
+
+
+def moved(dx, dy):
+    return ffi_geometry.shifted(TANSIP, dx, dy)
+
+
+def turned(tansip, degrees):
+    """The same camera, rolled about its reference pixel."""
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return tansip._replace(cd=np.array([[c, -s], [s, c]]) @ tansip.cd)
+
+
+def frames(*described):
+    """Frames an hour apart, without files: offsets, or None for no WCS; a third number is DQUALITY."""
+    return [
+        sector.Frame(
+            Path(name_of(hour)),
+            58867.0 + hour / 24,
+            one[2] if one and len(one) > 2 else 0,
+            ffi_geometry.SCIENCE,
+            ffi_geometry.shifted(frame.TANSIP, *one[:2]) if one else None,
+            "" if one else "it has none",
+        )
+        for hour, one in enumerate(described)
+    ]
+
+
+def stem(hour):
+    return Path(name_of(hour)).stem
+
+
+# --- FFIs in a folder -------------------------------------------------------------------------------------------------
+
+
+def test_ffis_of_a_sector_are_found_below_the_folder_once_each(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    names = ["a/" + name_of(1), "a/b/" + name_of(1) + ".gz", name_of(0), name_of(2, 1, 4), name_of(3, number=21)]
+    for name in [*names, "a/calibration.fits", "notes.txt"]:
+        (tmp_path / name).touch()
+    found = sector.find(str(tmp_path), 20)
+    assert found == {
+        sector.CCD(20, 1, 4): (tmp_path / name_of(2, 1, 4),),
+        sector.CCD(20, 3, 3): (tmp_path / name_of(0), tmp_path / "a" / name_of(1)),
+    }
+
+
+def test_a_folder_without_ffis_of_the_sector_is_refused_with_what_it_holds(tmp_path):
+    (tmp_path / name_of(3, number=21)).touch()
+    with pytest.raises(ValueError, match="no calibrated FFI of sector 20 .*FFIs of sector 21 found"):
+        sector.find(str(tmp_path), 20)
+    with pytest.raises(ValueError, match="there is no such folder"):
+        sector.find(str(tmp_path / "none"), 20)
+
+
+def test_a_header_gives_time_quality_and_pointing_and_a_bad_one_the_reason(tmp_path):
+    good = sector.read_frame(write(tmp_path, 3, DQUALITY=32))
+    assert (good.quality, good.why) == (32, "")
+    assert_allclose(good.mjd, 58867 + 3 / 24 + (58 + 14 / 60) / 1440, atol=1e-9)
+    bad = sector.read_frame(write(tmp_path, 4, CTYPE1=None))
+    assert bad.tansip is None and "has no WCS" in bad.why
+    assert_allclose(bad.mjd - good.mjd, 1 / 24, atol=1e-9)
+
+
+# --- drift and the reference ------------------------------------------------------------------------------------------
+
+
+def test_displacements_are_those_of_astropy_for_a_moved_and_rolled_camera():
+    other = turned(frame.TANSIP._replace(crval1=216.7521, crval2=76.3926), 0.003)
+    found = sector.displacement(frame.TANSIP, other, ffi_geometry.SCIENCE)
+    x, y = [1067.5, 44, 2091, 2091, 44], [1023.5, 0, 0, 2047, 2047]
+    here, there = (WCS(fits.Header(ffi_geometry.keywords(one))) for one in (frame.TANSIP, other))
+    sky = here.all_pix2world(x, y, 0)
+    expected = np.stack(there.all_world2pix(*sky, 0, tolerance=1e-9), axis=-1) - np.stack([x, y], axis=-1)
+    assert_allclose(found, expected, atol=1e-6)
+    assert np.abs(found).max() > 0.05
+
+
+def test_the_reference_is_good_and_points_to_the_middle():
+    choice = sector.choose(frames((0.2, 0), (0.01, 0, 4), (0.02, 0), (-0.1, 0), (4, 0), None, (0.05, 0.01), (-0.2, 0)))
+    assert choice.ffi == stem(2)
+    assert "1 have no usable WCS, 1 a DQUALITY" in choice.why and "1 a WCS more than 0.5 px" in choice.why
+
+
+@pytest.mark.parametrize("bad", [0, 3, 6])
+@pytest.mark.parametrize("elsewhere", [(2, 0), (-300, 40), (50000, 0)])
+def test_one_frame_that_jumps_is_told_from_its_neighbours_wherever_it_is(bad, elsewhere):
+    wandering = [(0.01 * hour, -0.005 * hour) for hour in range(7)]
+    wandering[bad] = elsewhere
+    from_neighbours, _ = sector.jumps(frames(*wandering), ffi_geometry.SCIENCE)
+    assert_array_equal(from_neighbours >= sector.LARGEST_JUMP, np.arange(7) == bad)
+
+
+def test_a_jump_between_two_orbits_is_no_bad_wcs():
+    orbits = [(0, 0)] * 8 + [(0.9, 0.4)] * 8
+    table = sector.drift(frames(*orbits), frames((0, 0))[0], "")
+    assert set(table["flags"]) == {""}
+    assert_allclose(table["dx"][8:], 0.9, atol=1e-5)
+
+
+def test_without_a_good_ffi_there_is_no_choice_and_the_reason_is_told():
+    assert sector.choose(frames((0, 0, 1), None)).ffi == ""
+    assert "none of 2 FFIs has a usable WCS; the first: it has none" in sector.choose(frames(None, None)).why
+
+
+def test_an_ffi_of_which_there_are_products_is_preferred_if_it_is_good():
+    described = frames((0, 0), (0.1, 0), (0.1, 0, 8))
+    assert sector.choose(described, stem(1)).ffi == stem(1)
+    assert sector.choose(described, stem(2)).ffi != stem(2)
+
+
+def test_the_drift_table_flags_bad_frames_in_the_order_of_time_and_survives_its_file(tmp_path):
+    described = frames((0, 0), (0.1, -0.2), None, (7, 0), (0, 0.05, 16), (0.3, 0))
+    table = sector.drift(described[::-1], described[0], "100,100,200,200")
+    assert list(table["ffi"]) == [stem(hour) for hour in range(6)]
+    assert list(table["flags"]) == ["", "", "NO_WCS", "JUMP", "DQUALITY", ""]
+    assert_allclose(table[["dx", "dy"]].iloc[1], [0.1, -0.2], atol=1e-3)
+    assert table.loc[2, ["dx", "dy_corner4"]].isna().all()
+    table.to_csv(tmp_path / "drift.csv", index=False)
+    pd.testing.assert_frame_equal(sector.read_drift(tmp_path / "drift.csv"), table)
+
+
+def test_each_ffi_gets_a_template_within_the_tolerance():
+    rng = np.random.default_rng(3)
+    described = frames((0, 0), *(0.03 * rng.standard_normal((39, 2))).tolist(), None, (0.3, 0.3))
+    grouped = sector.group(sector.drift(described, described[0], ""), 0.02, largest=0.3)
+    given = grouped["template_dx"].notna()
+    assert given.sum() == 40
+    distance = np.hypot(grouped["dx"] - grouped["template_dx"], grouped["dy"] - grouped["template_dy"])[given]
+    assert distance.max() <= 0.02 / math.sqrt(2) + 1e-6
+    assert grouped["flags"].iloc[40] == "NO_WCS" and "beyond 0.30 px" in grouped["why"].iloc[41]
+    offsets = sector.offsets(grouped)
+    assert len(offsets) < 40 and all(float(f"{value:.2f}") == value for pair in offsets for value in pair)
+
+
+def test_offsets_auto_and_detectors_read_what_they_write():
+    assert Offsets().parse("auto:0.01") == Auto(0.01)
+    assert Offsets().serialize(Auto(0.01)) == "auto:0.01"
+    assert Detectors().parse(Detectors().serialize((1, 3))) == (1, 3)
+    for wrong in ("auto:0", "auto:", "auto:nan", "auto:-1"):
+        with pytest.raises(ValueError, match="multi_offset_array"):
+            Offsets().parse(wrong)
+    for wrong in ("", "0", "1,5", "a"):
+        with pytest.raises(ValueError, match="numbered 1 to 4"):
+            Detectors().parse(wrong)
+
+
+# --- the graph --------------------------------------------------------------------------------------------------------
+
+
+class Made:
+    """A sector with two CCDs on the tiny sky and one far south of PS1, and one run of Sector."""
+
+    def __init__(self, sky, luigi, folder):
+        self.luigi, self.ffis, self.root = luigi, folder / "ffis", folder / "data"
+        self.more = ["--skycell-catalog", str(sky.catalogue), "--syndiff-pictures", "false"]
+        self.more += ["--syndiff-archive", str(sky.archive)]
+        self.reference = write(self.ffis, 2)
+        write(self.ffis / "deep", 1, tansip=moved(0.11, 0.02))
+        write(self.ffis / "deep", 3, tansip=moved(-0.06, 0.0), DQUALITY=4)
+        # Beyond the corner where the four skycells meet: its region is another skycell's.
+        self.far = write(self.ffis / "deep", 4, tansip=moved(-3, -3))
+        write(self.ffis, 2, ccd=4)
+        write(self.ffis, 2, camera=1, ccd=1, tansip=TANSIP._replace(crval2=-60.0))
+        self.first = self.run("Sector", "--sector", "20")
+
+    def run(self, task, *arguments, root=None):
+        where = ["--ffi-dir", str(self.ffis), "--roi", ROI, "--syndiff-data-root", str(root or self.root)]
+        return self.luigi.run(task, *where, *arguments, *self.more)
+
+    def report(self):
+        path = next(self.root.glob("sectors/sector_0020/*/report.csv"))
+        return pd.read_csv(path, keep_default_na=False).set_index(["camera", "ccd"])
+
+    def templates(self, ccd=3):
+        return sorted(self.root.glob(f"shifted_downsampled/sector_0020/camera_3/ccd_{ccd}/**/syndiff*.fits"))
+
+
+@pytest.fixture(scope="module")
+def made(tiny_sky, luigi, tmp_path_factory):
+    return Made(tiny_sky, luigi, tmp_path_factory.mktemp("sector"))
+
+
+def test_a_sector_makes_the_templates_of_its_ccds_and_reports_those_that_have_none(made):
+    assert made.first.code == 0, made.first.tail
+    report = made.report()
+    assert len(report) == 16
+    assert dict(report["state"].value_counts()) == {"made": 2, "no PS1 coverage": 1, "no FFI": 13}
+    assert report.loc[(1, 1), "state"] == "no PS1 coverage"
+    row = report.loc[(3, 3)]
+    assert (row["reference"], row["ffis"], row["templates"], row["skycells"]) == (made.reference.stem, 4, 1, 1)
+    assert row["bytes"] == sum(path.stat().st_size for path in made.templates())
+    assert len(made.templates(4)) == 1
+
+
+def test_the_chosen_reference_stays_when_further_ffis_come_and_the_report_is_remade_for_a_further_ccd(made):
+    chosen = paths.reference_ffi(made.root, sector.CCD(20, 3, 3)).read_text()
+    before = [path.stat().st_mtime_ns for path in made.templates()]
+    for hour in (6, 7, 8):
+        write(made.ffis, hour, tansip=moved(0.11, 0.02))
+    write(made.ffis, 2, camera=2, ccd=2)
+    assert made.run("Sector", "--sector", "20").code == 0
+    assert paths.reference_ffi(made.root, sector.CCD(20, 3, 3)).read_text() == chosen
+    assert [path.stat().st_mtime_ns for path in made.templates()] == before
+    assert made.report().loc[(2, 2), "state"] == "made"
+
+
+def test_a_further_ffi_has_the_planes_of_one_made_alone_and_adds_the_skycells_it_needs(made, tmp_path):
+    shared = made.run("Downsample", "--ffi", str(made.far), "--reference-ffi", str(made.reference))
+    assert shared.code == 0, shared.tail
+    alone = made.run("Downsample", "--ffi", str(made.far), root=tmp_path)
+    assert alone.code == 0, alone.tail
+    (one,), (two,) = (list(root.glob(f"shifted*/**/{made.far.stem}/**/*.fits")) for root in (made.root, tmp_path))
+    with fits.open(one) as here, fits.open(two) as there:
+        assert here[0].header["REFFFI"] == made.reference.stem
+        assert there[0].header["REFFFI"] == made.far.stem
+        for plane in ("FLUX_SUM", "VARIANCE", "COVERAGE", "COUNT", "MASK", "DQ"):
+            assert here[plane].data.tobytes() == there[plane].data.tobytes()
+        names = set(here["SKYCELLS"].data["NAME"])
+        assert np.nanmax(here["COVERAGE"].data) > 0.9
+    (reference,) = made.root.glob(f"shifted*/**/{made.reference.stem}/**/*dx+0.0000_dy+0.0000.fits")
+    assert not names <= set(fits.getdata(reference, "SKYCELLS")["NAME"])
+
+
+def test_a_reference_that_looks_elsewhere_is_refused(made):
+    elsewhere = write(made.ffis.parent / "odd", 5, tansip=moved(-5.5, 0))
+    ended = made.run("Downsample", "--ffi", str(elsewhere), "--reference-ffi", str(made.reference))
+    assert ended.code == 35
+    assert "one of the two has a wrong WCS" in ended.said
+
+
+def test_offsets_auto_make_one_template_a_group_and_a_table_of_who_has_which(made):
+    ended = made.run("Downsample", "--ffi", str(made.reference), "--multi-offset-array", "auto:0.05")
+    assert ended.code == 0, ended.tail
+    (path,) = made.root.glob(f"shifted*/**/{made.reference.stem}/**/ffi_templates_0.05.csv")
+    table = pd.read_csv(path, keep_default_na=False).set_index("ffi")
+    offsets = {hour: tuple(table.loc[stem(hour), ["template_dx", "template_dy"]]) for hour in (1, 2, 3, 6)}
+    assert {hour: tuple(map(float, pair)) for hour, pair in offsets.items()} == {
+        **{1: (0.1, 0.0), 6: (0.1, 0.0)},
+        **{2: (0.0, 0.0), 3: (-0.05, 0.0)},
+    }
+    assert table.loc[made.far.stem, "flags"] == "JUMP" and table.loc[made.far.stem, "template"] == ""
+    for name, dx in zip(table["template"], table["template_dx"], strict=True):
+        if name:
+            assert fits.getheader(path.with_name(name))["DX_SHIFT"] == float(dx)
+    again = made.run("Downsample", "--ffi", str(made.reference), "--multi-offset-array", "auto:0.05")
+    assert again.code == 0 and "ran successfully" not in again.said
+
+
+def test_every_ffi_with_a_good_wcs_gets_a_template_of_its_own(made):
+    ended = made.run("EveryFFI", "--sector", "20", "--camera", "3", "--ccd", "3")
+    assert ended.code == 0, ended.tail
+    (path,) = made.root.glob("shifted*/**/every_ffi.csv")
+    table = pd.read_csv(path, keep_default_na=False).set_index("ffi")
+    assert list(table.index[table["template"] == ""]) == [made.far.stem]
+    told = {name: fits.getheader(file)["FFI"] for name, file in table["template"].items() if file}
+    assert all(name == ffi for name, ffi in told.items()) and len(told) == len(table) - 1
+    assert (made.root / "drift_offsets/sector_0020/camera_3/ccd_3/drift_offsets.png").stat().st_size > 5000
+
+
+# --- the state at a glance --------------------------------------------------------------------------------------------
+
+
+def test_status_counts_what_is_done_running_and_left_by_the_dead_without_reading_a_manifest(tmp_path):
+    ccd, names = sector.CCD(20, 3, 3), [f"skycell.2611.{cell:03d}" for cell in range(10)]
+    table = paths.skycells_list(tmp_path, ccd, "")
+    table.parent.mkdir(parents=True)
+    pd.DataFrame({"NAME": names}).to_csv(table, index=False)
+    manifest_path(table).write_text("not a manifest")
+    for name in names[:6]:
+        paths.raw(tmp_path, name).mkdir(parents=True)
+        (paths.raw(tmp_path, name) / "bytes").write_bytes(bytes(1000))
+    folder = paths.raw(tmp_path, names[0]).parent
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for pid, name in ((os.getpid(), names[6]), (dead.pid, names[7])):
+        (folder / f".tmp-{pid}-0123abcd@{os.uname().nodename}@{name}").mkdir()
+    (row,) = status.survey(tmp_path, "any")
+    assert (row.ccd, row.region) == (ccd, "")
+    assert row.steps["map"] == status.Step(1, 2, 0, 0, table.stat().st_size, False)
+    assert row.steps["download"] == status.Step(6, 10, 1, 1, 6000, True)
+    assert row.steps["blur"] == status.Step(0, 10, 0, 0, 0, False)
+    assert "6/10 ~6 kB, 1 running, 1 died" in status.table([row])
+
+
+def test_status_agrees_with_what_a_sector_made(made):
+    rows = {(row.ccd.camera, row.ccd.ccd): row for row in status.survey(made.root, "", 20)}
+    assert set(rows) >= {(3, 3), (3, 4)}
+    step = rows[3, 4].steps
+    assert (step["map"].done, step["download"].done, step["blur"].done, step["template"].done) == (2, 1, 1, 1)
+    assert status.survey(made.root, "", 21) == []
+
+
+# --- cron -------------------------------------------------------------------------------------------------------------
+
+
+# Luigi's word for a default that stands in another section of luigi.cfg, as ours do.
+quietly = pytest.mark.filterwarnings("ignore:The use of the configuration:DeprecationWarning")
+
+
+@pytest.fixture
+def script():
+    loader = SourceFileLoader("run_sector", str(SCRIPT))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("run_sector", loader))
+    loader.exec_module(module)
+    return module
+
+
+def arguments(made, root):
+    folder = ["--sector", "20", "--ffi-dir", str(made.ffis), "--ccds", "4", "--roi", ROI, "--local-scheduler"]
+    return [*folder, *made.more, "--syndiff-data-root", str(root)]
+
+
+def test_run_sector_resumes_what_was_killed_and_then_finds_nothing_to_do(made, tmp_path):
+    root = tmp_path / "data"
+    command = [sys.executable, SCRIPT, *arguments(made, root)]
+    fresh = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    folder = paths.raw(root, "skycell.2611.044").parent
+    while fresh.poll() is None and not (folder.exists() and any(folder.iterdir())):
+        time.sleep(0.02)
+    fresh.send_signal(signal.SIGKILL)
+    assert (fresh.communicate()[0], fresh.returncode) == ("", -signal.SIGKILL)
+    resumed = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (resumed.returncode, resumed.stdout) == (0, ""), resumed.stderr
+    (template,) = root.glob("shifted_downsampled/**/*.fits")
+    (log,) = root.glob("logs/sector_0020_*.log")
+    before = template.stat().st_mtime_ns, log.stat().st_size
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (finished.returncode, finished.stdout) == (0, "")
+    assert (template.stat().st_mtime_ns, log.stat().st_size) == before
+
+
+@quietly
+def test_run_sector_leaves_at_once_when_another_is_at_work(made, script, tmp_path, capsys):
+    folder = paths.logs(tmp_path)
+    folder.mkdir()
+    with open(folder / "sector_0020.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert script.main(arguments(made, tmp_path)) == 4
+    assert capsys.readouterr().out == ""
+
+
+@quietly
+def test_run_sector_prints_what_a_person_must_do_and_only_that(made, script, tmp_path, capsys, monkeypatch):
+    said = {"text": "syndiff_tasks.io.archive.ArchiveUnavailable: HTTP 503\nINFO: [pid 1] Worker\n"}
+    monkeypatch.setattr(script, "luigi", lambda command, stream: (stream.write(said["text"]), stream.flush()))
+    assert script.main(arguments(made, tmp_path)) == 3
+    assert capsys.readouterr().out == ""
+    said["text"] += (
+        "Traceback (most recent call last):\nsyndiff_tasks.targets.SettingsDiffer: x was made with sigma 40\n"
+    )
+    said["text"] += "ERROR: Task Convolve_1 died unexpectedly with exit code -9\n"
+    assert script.main(arguments(made, tmp_path)) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["x was made with sigma 40", "Task Convolve_1 died unexpectedly with exit code -9"]
+    assert len(lines) == 3 and str(tmp_path / "logs") in lines[2]
+
+
+@quietly
+def test_run_sector_says_what_is_wrong_with_its_command(made, script, tmp_path, capsys):
+    assert script.main([*arguments(made, tmp_path), "--ccds", "5"]) == 2
+    assert "numbered 1 to 4" in capsys.readouterr().out
+    assert script.main([*arguments(made, tmp_path), "--ffi-dir", str(tmp_path / "none")]) == 2
+    assert "there is no such folder" in capsys.readouterr().out
+
+
+def test_the_choice_of_a_reference_tells_why(made):
+    choice = json.loads(paths.reference_ffi(made.root, sector.CCD(20, 3, 3)).read_text())
+    assert choice["ffi"] == made.reference.stem and "of 4 FFIs 0 have no usable WCS, 1 a DQUALITY" in choice["why"]
