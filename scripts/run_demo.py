@@ -22,6 +22,7 @@ def main():
     with serve(FOLDER / made["archive"]) as base:
         options = ["--ffi", FOLDER / made["ffi"], "--roi", made["roi"], "--psf-sigma", made["psf_sigma"]]
         settings = ["--syndiff-archive", base, "--syndiff-data-root", root, "--syndiff-background", "none"]
+        settings += ["--syndiff-star-catalog", FOLDER / made["gaia"]]
         command = ["luigi", "--module", "syndiff_tasks", "Downsample", "--local-scheduler", "--workers", "2"]
         command += [str(word) for word in options + settings]
         print("\n$ " + " ".join(command), flush=True)
@@ -34,7 +35,7 @@ def main():
     transient = made["transient"]
     print("\nThe known stars: flux in 5 x 5 pixels, truth against template")
     print(verdict.stars.round(4).to_string(index=False))
-    print(f"\nSum over all good pixels: {verdict.total:.5f} of the truth, PS1's noise included;")
+    print(f"\nSum over all pixels with full data: {verdict.total:.5f} of the truth, PS1's noise included;")
     print(f"the worst pixel is off by {verdict.worst_pixel:.1e} of the brightest.")
     print(
         f"PS1 has not the transient at ({transient['x']:.1f}, {transient['y']:.1f}): see the difference in the picture."

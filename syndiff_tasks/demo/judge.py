@@ -10,9 +10,15 @@ import pandas as pd
 from syndiff_tasks.demo import frame
 from syndiff_tasks.demo.truth import expected_template, pixel_positions
 from syndiff_tasks.geometry.ffi import parse_region
+from syndiff_tasks.pixels.mask import DQ
 from syndiff_tasks.report.product import read_template
 
 APERTURE = 2  # half width of the square that is summed about a star [TESS px]
+STARS = 12  # shown at most
+
+# Flags of pixels that cannot be held to the truth; a missing band costs colour, a blank pixel light.
+NOT_JUDGED = DQ.NO_PS1 | DQ.LOW_COVERAGE | DQ.SAT_PS1 | DQ.BAND_MISSING | DQ.COLLATERAL
+FULL = 0.9999  # least coverage of a pixel that is judged
 
 
 class Verdict(NamedTuple):
@@ -21,10 +27,10 @@ class Verdict(NamedTuple):
     Attributes
     ----------
     stars : pandas.DataFrame
-        Of the bright stars on clean pixels: x, y [FFI px], tess_mag, truth and template (flux in the aperture
-        [counts/s]), ratio.
+        Of the brightest stars whose pixels all are judged: x, y [FFI px], tess_mag, truth and template (flux in the
+        aperture [counts/s]), ratio, and whether the star was repaired.
     worst_pixel, total : float
-        Largest difference over good pixels as a fraction of the brightest, and ratio of the sums over them.
+        Largest difference over judged pixels as a fraction of the brightest, and ratio of the sums over them.
     """
 
     stars: pd.DataFrame
@@ -50,7 +56,7 @@ def judge(folder, template_path) -> Verdict:
     sources = pd.read_csv(Path(folder) / made["stars"])
     region, template = parse_region(made["roi"]), read_template(template_path)
     truth = expected_template(sources, frame.TANSIP, region, made["psf_sigma"])
-    good = (template.dq == 0) & np.isfinite(template.flux)
+    good = ((template.dq & NOT_JUDGED.value) == 0) & (template.coverage > FULL)
     off = np.where(good, template.flux - truth, 0.0)
     stars = _bright_stars(sources, region, template, truth, good)
     return Verdict(
@@ -67,7 +73,7 @@ def _bright_stars(sources, region, template, truth, good):
         column, row = round(x[index]) - region.x0, round(y[index]) - region.y0
         box = (slice(row - APERTURE, row + APERTURE + 1), slice(column - APERTURE, column + APERTURE + 1))
         inside = APERTURE <= column < truth.shape[1] - APERTURE and APERTURE <= row < truth.shape[0] - APERTURE
-        if inside and good[box].all():
+        if inside and good[box].all() and len(rows) < STARS:
             rows.append(
                 {
                     "x": x[index],
@@ -75,7 +81,8 @@ def _bright_stars(sources, region, template, truth, good):
                     "tess_mag": sources["tess_mag"].iloc[index],
                     "truth": truth[box].sum(),
                     "template": template.flux[box].sum(),
+                    "repaired": bool(template.dq[row, column] & DQ.STAR_REPAIRED),
                 }
             )
-    stars = pd.DataFrame(rows, columns=["x", "y", "tess_mag", "truth", "template"])
+    stars = pd.DataFrame(rows, columns=["x", "y", "tess_mag", "truth", "template", "repaired"])
     return stars.assign(ratio=stars["template"] / stars["truth"])
