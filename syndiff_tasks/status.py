@@ -136,7 +136,9 @@ def _names(table):
     if not (table.exists() and manifest_path(table).exists()):
         return None
     with open(table, newline="", encoding="utf-8") as stream:
-        return [row["NAME"] for row in csv.DictReader(stream)]
+        rows = csv.reader(stream)
+        column = next(rows).index("NAME")
+        return [row[column] for row in rows]
 
 
 def _files(files, look):
@@ -149,7 +151,10 @@ def _files(files, look):
 def _skycells(names, place, look):
     if names is None:
         return Step(0, None, 0, 0, 0, False)
-    found = {name: look(place(name).parent) for name in names}
+    # Skycells of one projection lie in one folder: a path for each of 50,000 would take a second.
+    one_of_each = {name.rpartition(".")[0]: name for name in names}
+    folders = {projection: look(place(name).parent) for projection, name in one_of_each.items()}
+    found = {name: folders[name.rpartition(".")[0]] for name in names}
     done = [name for name, folder in found.items() if name in folder.done]
     running = sum(name in folder.running for name, folder in found.items())
     died = sum(name in folder.died for name, folder in found.items())

@@ -191,8 +191,16 @@ class Convolve(_Blurring):
     overwrite = luigi.BoolParameter(**OVERWRITE)
 
     def requires(self):
-        """Return the combined skycells, those of the frame's neighbours too where the blur is wide."""
-        return {name: self._combining(name) for name in self.blur().skycells(self.plan())}
+        """Return the combined skycells, those of the frame's neighbours too where the blur is wide.
+
+        A further FFI needs only what its reference did not: to ask for all would cost more than to sample them.
+        """
+        plan, blur = self.plan(), self.blur()
+        if not self.reference_ffi:
+            return {name: self._combining(name) for name in blur.skycells(plan)}
+        groups = self.groups()
+        added = (skycell for skycell in plan.footprint.skycells if not groups[skycell.name].exists())
+        return {name: self._combining(name) for skycell in added for name in blur.made_of(plan, skycell)}
 
     def _combining(self, name):
         shared = {"ignore_mask_bits": self.ignore_mask_bits, "skycell_catalog": self.skycell_catalog}
@@ -258,7 +266,15 @@ class Downsample(_Blurring):
         return Convolve(**{name: getattr(self, name) for name in shared}, **self.part())
 
     def requires(self):
-        """Return the map and the blurred skycells."""
+        """Return the map and the blurred skycells.
+
+        Raises
+        ------
+        ValueError
+            If an offset is too large: better before the first download than after the last.
+        """
+        if not isinstance(self.multi_offset_array, Auto):
+            stages.check_offsets(self.plan(), self.blur(), self.multi_offset_array)
         mapped = self.part()
         if self.reference_ffi:
             mapped |= {"ffi": self.reference_ffi, "roi": stages.roi_of(self.plan()), "target": ""}
