@@ -28,6 +28,8 @@ setup(
         "sqlalchemy>=2.0,<3",
         "matplotlib>=3.8",
         "tqdm>=4.66",
+        # Luigi ends a timed-out task together with its children where it finds psutil.
+        "psutil>=5.9",
         "xxhash>=3.4",
     ],
     extras_require={
@@ -35,7 +37,7 @@ setup(
         "metrics": ["prometheus-client>=0.20"],
         "postgres": ["psycopg[binary]>=3.1"],
         "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "tesswcs>=1.1", "prometheus-client>=0.20"],
-        "bench": ["reproject>=0.13", "dask-image>=2024.5", "psutil>=5.9", "fitsio>=1.2"],
+        "bench": ["reproject>=0.13", "dask-image>=2024.5", "fitsio>=1.2"],
     },
     entry_points={"console_scripts": ["syndiff_tasks=syndiff_tasks.__main__:main"]},
 )

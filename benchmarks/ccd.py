@@ -135,8 +135,8 @@ def main():
     timed("MapFFI: table and master map", _maps, plan, folder)
     combined, _ = timed(f"made-up input, {count} combined skycells", combined_skycells, plan, folder)
     groups, blurring = timed("Convolve", convolve, plan, combined, folder)
-    offsets = [(0.002 * n, -0.001 * n) for n in range(parser.parse_args().offsets)]
-    _, first = timed("Downsample, 1 offset", downsample, plan, groups, offsets[:1], folder)
+    offsets = [(0.002 * n + 0.001, -0.001 * n) for n in range(parser.parse_args().offsets)]
+    _, first = timed("Downsample, 1 offset", downsample, plan, groups, [(0.0, 0.0)], folder)
     _, many = timed(f"Downsample, {len(offsets)} offsets", downsample, plan, groups, offsets, folder)
     raw = archive.needed_bytes(count, made_up.WEIGHTS, stages.KINDS, 1, keep_raw=True)
     each = {name: size(folder / name) / count for name in ("combined", "convolved")}

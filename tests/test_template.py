@@ -191,11 +191,11 @@ def test_every_pixel_within_sigma_of_a_flagged_one_is_flagged_and_none_far_off()
     for _ in range(12):
         star = rng.uniform(250, 450, 2).astype(int)
         mask = np.zeros((700, 700), np.uint16)
-        mask[star[1], star[0]] = bit_mask([5])
-        found = pixels(frame, gaussian_blur(blocks_of(np.zeros(mask.shape), 4, mask=mask), 40, ignore=0), x, y)
+        mask[star[1], star[0]] = bit_mask([12])
+        found = pixels(frame, gaussian_blur(blocks_of(np.zeros(mask.shape), 4, mask=mask), 40, bit_mask([12])), x, y)
         u, v = np.linalg.solve(matrix, star - origin)
         far = 82 * np.hypot(np.maximum(np.abs(x - u) - 0.5, 0), np.maximum(np.abs(y - v) - 0.5, 0))
-        flagged = (found.dq & DQ.SAT_PS1) > 0
+        flagged = (found.dq & DQ.IGNORED_BIT) > 0
         assert flagged[far < 40].all()
         assert not flagged[far > 1.5 * (40 + 14 + 12)].any()
 
