@@ -200,9 +200,14 @@ def _plan(path, _changed, roi, target, size, catalogue):
     ccd = ffi_geometry.parse_name(path)
     header = fitsfile.read_ffi_header(path)
     shape = header["NAXIS2"], header["NAXIS1"]
-    ffi_geometry.check_detector(ccd, header)
-    tansip = ffi_geometry.from_header(header)
-    science = ffi_geometry.science_region(header, shape)
+    try:
+        ffi_geometry.check_detector(ccd, header)
+        tansip = ffi_geometry.from_header(header)
+        science = ffi_geometry.science_region(header, shape)
+    except fits.VerifyError as error:
+        raise ValueError(f"{path}: the header is damaged ({error}); fetch the file again") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     region = ffi_geometry.Region(0, 0, shape[1], shape[0])
     if roi:
         region = ffi_geometry.parse_region(roi)
@@ -773,9 +778,10 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
     }
     wcs_cards = ffi_geometry.keywords(ffi_geometry.shifted(frame.tansip, *fine))
     unit, zero_point = UNITS[described.units]
+    covered = float(np.isfinite(judged.flux[frame.science]).mean())
     fitsfile.write_template(
         path,
-        _provenance(plan, offset, described),
+        _provenance(plan, offset, described) | {"COVERED": (covered, "fraction of science pixels with a flux")},
         planes,
         wcs_cards,
         tables,

@@ -23,6 +23,7 @@ import luigi
 import xxhash
 
 from . import __version__
+from .io import archive
 
 MANIFEST = "manifest.json"
 
@@ -170,8 +171,9 @@ class WholeTarget(luigi.Target):
             self._replace_folder(temporary, final)
         else:
             _flush(temporary)
-            # Between the two renames the old manifest must not vouch for the new bytes.
-            manifest_path(final).unlink(missing_ok=True)
+            # Between the two renames the old manifest must not vouch for other bytes than those that it tells of.
+            if self.digest() not in (None, manifest["digest"]):
+                manifest_path(final).unlink(missing_ok=True)
             os.replace(temporary, final)
             _write_json(manifest_path(final), manifest)
         _flush(final.parent)
@@ -184,7 +186,7 @@ class WholeTarget(luigi.Target):
         return not self._stale(manifest)
 
     def _replace_folder(self, temporary, final):
-        """Move a folder into place; of two writers at the same moment, one moves the other's aside, both whole."""
+        """Move a folder into place; where another writer was first, its folder stays: it may be being read."""
         aside = temporary_path(final)
         while True:
             try:
@@ -193,6 +195,8 @@ class WholeTarget(luigi.Target):
             except OSError:
                 if not final.is_dir():
                     raise
+                if not self.overwrite and self._made_by_another_writer():
+                    break
                 with contextlib.suppress(FileNotFoundError):  # another writer was quicker at moving it aside
                     os.rename(final, aside)
                 _remove(aside)
@@ -313,23 +317,13 @@ def sweep(folder, seconds_old=86400.0):
             continue
         with contextlib.suppress(FileNotFoundError):  # its owner, or another sweeper, was first
             if made_by["host"] == here:
-                dead = not _alive(int(made_by["pid"]))
+                dead = not archive.alive(int(made_by["pid"]))
             else:
                 dead = now - path.lstat().st_mtime > seconds_old
             if dead:
                 _remove(path)
                 removed.append(str(path))
     return removed
-
-
-def _alive(pid):
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _demand_writable(folder):

@@ -1,7 +1,5 @@
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +8,19 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from tiny_sky import (
     CELLS,
+    PLAIN,
     ROI,
     catalogue_rows,
-    clean_environment,
     cutout,
     funpackable,
+    planes,
+    products,
+    remade,
     skycell,
     stars,
+    steps,
+    template_of,
+    the_same,
     write_ffi,
     zipped,
 )
@@ -32,60 +36,8 @@ pytest_plugins = ["tiny_sky_fixtures"]
 
 TASKS = ("MapFFI", "DownloadSkycell", "CombineBands", "Convolve", "Downsample")
 ONE = "skycell.2611.044"
-PLAIN = ("--syndiff-pictures", "false")
 TEMPLATES = "shifted_downsampled/sector_0020/camera_3/ccd_3"
 REGION = f"roi_{ROI.replace(',', '_')}"
-
-
-def products(root):
-    """Every published product below a data root, by its path in it: when its content was put there."""
-    made = {}
-    for manifest in Path(root).rglob("*manifest.json"):
-        path = manifest.parent if manifest.name == "manifest.json" else manifest
-        made[str(path.relative_to(root)).removesuffix(".manifest.json")] = manifest.stat().st_mtime_ns
-    return made
-
-
-def remade(before, after):
-    return sorted(name for name in after if before.get(name) != after[name])
-
-
-def steps(names):
-    """First folder of each product: which step made it."""
-    return sorted({name.partition("/")[0] for name in names})
-
-
-def template_of(root, offset="dx+0.0000_dy+0.0000"):
-    (path,) = Path(root).rglob(f"syndiff_template_*_{offset}.fits")
-    return path
-
-
-def planes(path):
-    with fits.open(path) as hdus:
-        return {hdu.name: hdu.data.copy() for hdu in hdus[1:7]}
-
-
-def the_same(one, other):
-    return all(np.array_equal(one[name], other[name], equal_nan=True) for name in one)
-
-
-@pytest.fixture(scope="module")
-def said(tiny_sky, luigi, tmp_path_factory):
-    """What the real command said when it was run as users do, from a folder that is not the project's."""
-    folder = tmp_path_factory.mktemp("home")
-    command = [Path(sys.executable).with_name("luigi"), "--module", "syndiff_tasks", "Downsample", "--local-scheduler"]
-    ended = subprocess.run(
-        [*command, *tiny_sky.arguments("data"), "--workers", "2"],
-        **{"cwd": folder, "env": clean_environment(), "capture_output": True, "text": True, "check": False},
-    )
-    assert ended.returncode == 0, ended.stderr
-    return folder, ended.stderr
-
-
-@pytest.fixture
-def made(said, tmp_path):
-    """A data root with everything in it, and the command's own copy of it to change."""
-    return Path(shutil.copytree(said[0] / "data", tmp_path / "data"))
 
 
 # --- one command ------------------------------------------------------------------------------------------------------

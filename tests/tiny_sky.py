@@ -23,6 +23,7 @@ from syndiff_tasks.geometry import rings
 
 CENTRE = (1300, 700)  # FFI px where the four skycells meet
 ROI = "1295,695,1305,705"
+PLAIN = ("--syndiff-pictures", "false")
 SIZE, CORE = 800, 320
 CELLS = (44, 45, 54, 55)
 WARM = Path(__file__).with_name("warm_luigi.py")
@@ -186,6 +187,7 @@ class WarmLuigi:
         """Start ``luigi --module syndiff_tasks TASK …`` from a folder that is not the project's."""
         self.count += 1
         said = self.folder / f"said{self.count}.txt"
+        said.touch()
         command = ["--module", "syndiff_tasks", task, "--local-scheduler", "--workers", str(workers), *arguments]
         order = {"arguments": command, "folder": str(folder or self.elsewhere), "said": str(said), "user": user}
         return Running(self, self.ask(order), said)
@@ -197,3 +199,40 @@ class WarmLuigi:
         self.server.stdin.close()
         self.server.stdout.close()
         self.server.wait()
+
+
+# --- what a run left --------------------------------------------------------------------------------------------------
+
+
+def products(root):
+    """Every published product below a data root, by its path in it: when its content was put there."""
+    made = {}
+    for manifest in Path(root).rglob("*manifest.json"):
+        if ".tmp-" in str(manifest.relative_to(root)):
+            continue
+        path = manifest.parent if manifest.name == "manifest.json" else manifest
+        made[str(path.relative_to(root)).removesuffix(".manifest.json")] = manifest.stat().st_mtime_ns
+    return made
+
+
+def remade(before, after):
+    return sorted(name for name in after if before.get(name) != after[name])
+
+
+def steps(names):
+    """First folder of each product: which step made it."""
+    return sorted({name.partition("/")[0] for name in names})
+
+
+def template_of(root, offset="dx+0.0000_dy+0.0000"):
+    (path,) = Path(root).rglob(f"syndiff_template_*_{offset}.fits")
+    return path
+
+
+def planes(path):
+    with fits.open(path) as hdus:
+        return {hdu.name: hdu.data.copy() for hdu in hdus[1:7]}
+
+
+def the_same(one, other):
+    return all(np.array_equal(one[name], other[name], equal_nan=True) for name in one)

@@ -21,7 +21,7 @@ def command(order):
     """Become the command: a session of its own, its folder, its output."""
     os.setsid()
     os.chdir(order["folder"])
-    said = os.open(order["said"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    said = os.open(order["said"], os.O_WRONLY | os.O_APPEND)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for ours, standard in ((nothing, 0), (said, 1), (said, 2)):
         os.dup2(ours, standard)

@@ -695,7 +695,7 @@ def sweep(folder: str | os.PathLike, days: float) -> list[Path]:
     removed = []
     for temporary in sorted(Path(folder).glob(".fetching+*")):
         host, pid = temporary.name.split("+")[1:3]
-        dead = host == socket.gethostname() and not _alive(int(pid))
+        dead = host == socket.gethostname() and not alive(int(pid))
         with contextlib.suppress(FileNotFoundError):  # its owner, or another sweeper, was first
             if dead or time.time() - temporary.stat().st_mtime > days * 86400:
                 temporary.unlink()
@@ -703,14 +703,19 @@ def sweep(folder: str | os.PathLike, days: float) -> list[Path]:
     return removed
 
 
-def _alive(pid):
+def alive(pid: int) -> bool:
+    """Tell whether a process of this host can still write: one that waits for its parent to notice its end cannot."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
-    return True
+    try:
+        # proc(5): the state follows the name, which stands in parentheses and may hold some itself.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1] not in ("Z", "X")
+    except OSError:
+        return not Path("/proc/self").exists()
 
 
 def needed_bytes(

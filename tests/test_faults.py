@@ -1,0 +1,737 @@
+import contextlib
+import errno
+import math
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny_sky import (
+    CELLS,
+    CENTRE,
+    PLAIN,
+    ROI,
+    catalogue_rows,
+    clean_environment,
+    cutout,
+    planes,
+    products,
+    remade,
+    skycell,
+    steps,
+    template_of,
+    write_ffi,
+)
+
+from syndiff_tasks import stages
+from syndiff_tasks.config import Bits, Places, Weights
+from syndiff_tasks.demo import archive, frame, sky
+from syndiff_tasks.demo.truth import expected_template
+from syndiff_tasks.geometry import ffi as ffi_geometry
+from syndiff_tasks.io.archive import alive
+from syndiff_tasks.pixels.mask import DQ
+from syndiff_tasks.targets import verify
+
+pytest_plugins = ["tiny_sky_fixtures"]
+
+ONE = skycell(44)
+TASKS = ("MapFFI", "DownloadSkycell", "CombineBands", "Convolve", "Downsample")
+NOT_PLANNED, FAILED, UNREADABLE = 35, 30, 40
+SMALL = (40, 50)  # shape of a cut-out, written in no time
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
+
+
+def sentence(ended):
+    """What the command says last, under a heading of its own, or the last line of an error of Luigi's."""
+    return ended.said.rpartition("What went wrong:\n")[2] if "What went wrong" in ended.said else ended.tail
+
+
+def with_words(arguments, **changed):
+    """The arguments with the values of some options changed."""
+    arguments = list(arguments)
+    for option, value in changed.items():
+        flag = f"--{option.replace('_', '-')}"
+        if flag in arguments:
+            at = arguments.index(flag)
+            arguments[at : at + 2] = []
+        if value is not None:
+            arguments += [flag, str(value)]
+    return arguments
+
+
+# --- inputs: FFIs -----------------------------------------------------------------------------------------------------
+
+
+def no_wcs(folder):
+    return write_ffi(folder / frame.NAME, cutout(), SMALL, {"CTYPE1": None})
+
+
+def folded(folder):
+    return write_ffi(folder / frame.NAME, cutout(), SMALL, {"A_2_0": 0.05})
+
+
+def truncated(folder):
+    path = write_ffi(folder / frame.NAME, cutout(), SMALL)
+    path.write_bytes(path.read_bytes()[:9000])
+    return path
+
+
+def no_fits(folder):
+    (folder / frame.NAME).write_text("<html>please log in</html>" * 200)
+    return folder / frame.NAME
+
+
+def a_skycell(folder):
+    stack = archive.Stack(*(np.ones((ONE.ny, ONE.nx), dtype) for dtype in (np.float32, np.float32, np.uint16)))
+    image, *_ = archive.write_skycell_band(folder / "archive", ONE, "r", stack, archive.EXPOSURES["r"])
+    return image.rename(folder / frame.NAME)
+
+
+def other_name(folder):
+    return write_ffi(folder / "my_image.fits", cutout(), SMALL)
+
+
+def other_camera(folder):
+    return write_ffi(folder / frame.NAME, cutout(), SMALL, {"CAMERA": 2})
+
+
+def absent(folder):
+    return folder / frame.NAME
+
+
+@pytest.mark.parametrize(
+    "make, told",
+    [
+        (no_wcs, "the FFI has no WCS (no CTYPE1"),
+        (folded, "does not invert"),
+        (truncated, "the file is damaged, incomplete or another one"),
+        (no_fits, "it is no FITS"),
+        (a_skycell, "is it a TESS FFI?"),
+        (other_name, "'my_image.fits' is not the name of a calibrated FFI"),
+        (other_camera, "the file name says camera 3, the header CAMERA = 2"),
+        (absent, "there is no such file"),
+    ],
+)
+def test_an_ffi_that_cannot_be_used_is_refused_before_anything_is_made(tiny_sky, luigi, tmp_path, make, told):
+    path = make(tmp_path)
+    ended = luigi.run("Downsample", *tiny_sky.arguments(tmp_path / "data", ffi=path))
+    assert ended.code == NOT_PLANNED
+    assert told in sentence(ended) and path.stem in sentence(ended)
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_ffi_whose_pixels_alone_are_damaged_has_its_template_and_the_picture_says_why_not(
+    tiny_sky, luigi, made, tmp_path
+):
+    path = write_ffi(tmp_path / frame.NAME)
+    with open(path, "r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"damage")
+    shutil.rmtree(made / "shifted_downsampled")
+    ended = luigi.run("Downsample", *tiny_sky.arguments(made, ffi=path))
+    assert ended.code == FAILED
+    assert f"{path}: DATASUM of HDU 1" in sentence(ended)
+    assert verify(template_of(made), deep=True) == []
+
+
+def without_catalogue(arguments):
+    return with_words(arguments, skycell_catalog=None)
+
+
+def test_an_ffi_south_of_the_survey_is_told_so_before_any_download(tiny_sky, luigi, tmp_path):
+    south = cutout()._replace(crval2=-60.0)
+    path = write_ffi(tmp_path / frame.NAME, south, SMALL)
+    arguments = with_words(without_catalogue(tiny_sky.arguments(tmp_path / "data", ffi=path)), roi="10,10,20,20")
+    ended = luigi.run("Downsample", *arguments)
+    assert ended.code == NOT_PLANNED
+    assert re.search(r"no PS1 coverage at declination -\d\d\.\d", sentence(ended))
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_ffi_partly_off_the_survey_has_nan_no_ps1_and_a_figure_of_coverage(tiny_sky, luigi, made):
+    arguments = with_words(tiny_sky.arguments(made, *PLAIN), roi="1280,690,1305,700")
+    assert luigi.run("Downsample", *arguments).code == 0
+    (path,) = made.rglob("roi_1280_690_1305_700/*.fits")
+    found = planes(path)
+    nowhere = (found["DQ"] & DQ.NO_PS1) > 0
+    assert nowhere.any() and np.isnan(found["FLUX_SUM"][nowhere]).all() and (found["COVERAGE"][nowhere] == 0).all()
+    assert np.isfinite(found["FLUX_SUM"][~nowhere & (found["COVERAGE"] > 0.5)]).all()
+    assert fits.getval(path, "COVERED") == pytest.approx(np.isfinite(found["FLUX_SUM"]).mean(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "projection, ra, dec",
+    [("2611", 0.0, 78.0), ("2643", 30.0, 90.0), ("0812", 70.0, -22.0)],
+    ids=["across RA 0", "on the pole", "south"],
+)
+def test_a_star_is_where_it_is_across_ra_zero_on_the_pole_and_in_projections_below_1000(
+    luigi, tmp_path, projection, ra, dec
+):
+    tansip = frame.TANSIP._replace(crval1=ra, crval2=dec, crpix1=CENTRE[0] + 1.0, crpix2=CENTRE[1] + 1.0)
+    skycells = [skycell(cell, projection, tansip) for cell in CELLS]
+    star = sky.source_table(*map(np.atleast_1d, ffi_geometry.pixel_to_sky(tansip, 1300.3, 699.8)), [14.0], [5e3])
+    plain = archive.Rendering(noise=False, flaws=False, saturation=math.inf, bands=("r",))
+    archive.build_archive(tmp_path / "archive", skycells, star, plain)
+    catalogue_rows(skycells).to_csv(tmp_path / "skycells.csv", index=False)
+    path = write_ffi(tmp_path / frame.NAME, ffi_geometry.cropped(tansip, 1280, 680), SMALL)
+    options = ["--syndiff-archive", str(tmp_path / "archive"), "--syndiff-data-root", str(tmp_path / "data")]
+    options += ["--ffi", str(path), "--roi", "15,15,25,25", "--skycell-catalog", str(tmp_path / "skycells.csv")]
+    ended = luigi.run("Downsample", *options, *PLAIN, "--syndiff-weights", "r=1", "--syndiff-background", "none")
+    assert ended.code == 0, ended.tail
+    found = planes(template_of(tmp_path))["FLUX_SUM"]
+    truth = expected_template(star, tansip, ffi_geometry.parse_region(ROI), 40.0)
+    truth *= 10 ** (-0.4 * (star["r"].iloc[0] - star["tess_mag"].iloc[0]))
+    np.testing.assert_allclose(found, truth, atol=2e-3 * truth.max())
+
+
+# --- inputs: what is asked for ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "code, option, value, told",
+    [
+        (NOT_PLANNED, "roi", "2100,2000,2200,2100", "region 2100,2000,2200,2100 is not inside the FFI"),
+        (NOT_PLANNED, "roi", "1,2,3", "region '1,2,3' is not x0,y0,x1,y1"),
+        (NOT_PLANNED, "target", "here", "--target 'here'"),
+        (UNREADABLE, "multi_offset_array", "0,0,1", "multi_offset_array: '0,0,1' has 3 numbers"),
+        (UNREADABLE, "multi_offset_array", "nan,0", "multi_offset_array: 'nan,0' holds a number that is not finite"),
+        (UNREADABLE, "multi_offset_array", ",", "multi_offset_array: '' is not a number"),
+        (UNREADABLE, "multi_offset_array", "0;0", "multi_offset_array: '0;0' is not a number"),
+        (NOT_PLANNED, "multi_offset_array", "9,0", "offset (9.0, 0.0) TESS px reaches beyond the sky"),
+        (UNREADABLE, "ignore_mask_bits", "12,16", "ignore_mask_bits: 16 in '12,16'; PS1 masks have bits 0 to 15"),
+        (UNREADABLE, "psf_sigma", "-1", "psf_sigma: -1 is not within 0 to 400"),
+        (UNREADABLE, "psf_sigma", "1e9", "psf_sigma: 1e9 is not within 0 to 400"),
+        (NOT_PLANNED, "psf_sigma", "0", "psf_sigma: 0.0 gives no Gaussian"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_named_with_its_value_and_nothing_is_made(
+    tiny_sky, luigi, tmp_path, code, option, value, told
+):
+    arguments = tiny_sky.arguments(tmp_path / "data")
+    arguments = with_words(arguments, roi=None) if option == "target" else arguments
+    ended = luigi.run("Downsample", *with_words(arguments, **{option: value}))
+    assert ended.code == code
+    assert told in sentence(ended)
+    assert not (tmp_path / "data").exists()
+
+
+def no_column(rows, trap):
+    return rows.drop(columns="CRVAL2").to_csv(index=False)
+
+
+def hostile_cell(rows, trap):
+    rows["CRVAL1"] = f"__import__('pathlib').Path('{trap}').touch()"
+    return rows.to_csv(index=False)
+
+
+def no_rows(rows, trap):
+    return ""
+
+
+def binary(rows, trap):
+    return "\udcff\udcfe"
+
+
+@pytest.mark.parametrize(
+    "make, told",
+    [
+        (no_column, "the skycell catalogue has no column CRVAL2; it needs NAME"),
+        (hostile_cell, "which is not a finite number; correct the cell"),
+        (no_rows, "No columns to parse from file"),
+        (binary, "codec can't decode"),
+    ],
+)
+def test_a_catalogue_that_is_none_is_refused_and_never_run(tiny_sky, luigi, tmp_path, make, told):
+    trap, path = tmp_path / "trap", tmp_path / "bad.csv"
+    path.write_text(make(catalogue_rows([ONE]), trap), encoding="utf-8", errors="surrogateescape")
+    ended = luigi.run("Downsample", *tiny_sky._replace(catalogue=path).arguments(tmp_path / "data"))
+    assert ended.code == NOT_PLANNED
+    assert told in sentence(ended) and f"--skycell-catalog {path}" in sentence(ended)
+    assert not trap.exists() and not (tmp_path / "data").exists()
+
+
+@given(st.text())
+def test_any_text_is_a_target_or_refused_by_name(text):
+    try:
+        position = stages.position(text)
+    except ValueError as error:
+        assert "--target" in str(error)
+    else:
+        assert len(position) == 2
+
+
+@given(st.text())
+def test_any_text_is_weights_bits_and_places_or_refused_by_name(text):
+    for parameter, name in ((Weights(), "weights"), (Bits(), "ignore_mask_bits"), (Places(), "")):
+        try:
+            value = parameter.parse(text)
+        except ValueError as error:
+            assert name in str(error)
+        else:
+            assert parameter.parse(parameter.serialize(value)) == value
+
+
+@given(st.binary(max_size=300))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_are_a_catalogue_or_refused_with_the_files_name(tmp_path, content):
+    path = tmp_path / "any.csv"
+    path.write_bytes(content)
+    stages.tessellation.cache_clear()
+    with pytest.raises(ValueError, match="--skycell-catalog"):
+        stages.tessellation(str(path))
+
+
+@pytest.mark.filterwarnings("ignore::astropy.utils.exceptions.AstropyUserWarning")
+@given(st.data())
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_ffi_with_any_card_changed_is_planned_or_refused(tiny_sky, tmp_path, data):
+    path = write_ffi(tmp_path / frame.NAME, cutout(), SMALL)
+    content = bytearray(path.read_bytes())
+    card = 80 * data.draw(st.integers(0, 2 * 2880 // 80 + 40))
+    text = data.draw(st.binary(min_size=1, max_size=20))
+    content[card + data.draw(st.integers(0, 40)) :][: len(text)] = text
+    at = card + data.draw(st.integers(0, 40))
+    content[at : at + len(text)] = text
+    path.write_bytes(content)
+    with contextlib.suppress(ValueError):
+        stages.plan(str(path), "15,15,25,25", catalogue=str(tiny_sky.catalogue))
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def changed(tiny_sky, made, tmp_path):
+    """The archive to change, and a data root that lacks all that was made of the one skycell that will change."""
+    for folder in [*made.rglob(ONE.name), made / "shifted_downsampled"]:
+        shutil.rmtree(folder)
+    return Path(shutil.copytree(tiny_sky.archive, tmp_path / "archive")), made
+
+
+def files_of(folder, band="?", kind="*"):
+    return sorted(Path(folder).glob(f"rings.v3.skycell/2611/044/*.stk.{band}.unconv{kind}fits"))
+
+
+def set_cards(path, **cards):
+    with fits.open(path, mode="update", do_not_scale_image_data=True, disable_image_compression=True) as hdus:
+        for keyword, value in cards.items():
+            hdus[1].header.pop(keyword, None)
+            if value is not None:
+                hdus[1].header[keyword] = value
+        hdus[1].add_checksum()
+
+
+def blank(folder):
+    nothing = np.full((ONE.ny, ONE.nx), np.nan, np.float32)
+    stack = archive.Stack(nothing, nothing, np.full(nothing.shape, archive.BIT["BLANK"], np.uint16))
+    for band, exposure in archive.EXPOSURES.items():
+        archive.write_skycell_band(folder, ONE, band, stack, exposure)
+
+
+def nothing_there(folder):
+    for path in files_of(folder):
+        path.unlink()
+
+
+@pytest.mark.parametrize("make", [blank, nothing_there])
+def test_a_skycell_without_data_gives_nan_and_a_flag_in_its_own_pixels_only(tiny_sky, luigi, changed, finished, make):
+    files, root = changed
+    make(files)
+    ended = luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN, archive=files))
+    assert ended.code == 0, ended.tail
+    found, plain = planes(template_of(root)), planes(template_of(finished))
+    lost = np.isnan(found["FLUX_SUM"])
+    assert lost.any() and not lost.all()
+    assert ((found["DQ"][lost] & (DQ.NO_PS1 | DQ.LOW_COVERAGE)) > 0).all()
+    others = owner_of(finished) != 0
+    assert not lost[others].any()
+    assert np.array_equal(found["FLUX_SUM"][others], plain["FLUX_SUM"][others])
+
+
+def owner_of(root):
+    (path,) = Path(root).rglob("*_master_pixels2skycells.fits.gz")
+    return fits.getdata(path)
+
+
+def no_z(folder):
+    for path in files_of(folder, "z"):
+        path.unlink()
+
+
+def z_without_good_pixels(folder):
+    for path in files_of(folder, "z", ".") + files_of(folder, "z", ".wt."):
+        set_cards(path, BSOFTEN="NaN", BOFFSET="NaN")
+
+
+@pytest.mark.parametrize("make", [no_z, z_without_good_pixels])
+def test_a_band_missing_in_one_skycell_is_made_up_for_by_the_others_and_flagged_there(
+    tiny_sky, luigi, changed, finished, make
+):
+    files, root = changed
+    make(files)
+    ended = luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN, archive=files))
+    assert ended.code == 0, ended.tail
+    found, plain = planes(template_of(root)), planes(template_of(finished))
+    own = owner_of(finished) == 0
+    assert ((found["DQ"] & DQ.BAND_MISSING) > 0)[own].all()
+    assert not ((found["DQ"] & DQ.BAND_MISSING) > 0)[~own].any()
+    np.testing.assert_allclose(found["FLUX_SUM"][own].sum(), plain["FLUX_SUM"][own].sum(), rtol=0.2)
+    assert np.array_equal(found["FLUX_SUM"][~own], plain["FLUX_SUM"][~own])
+
+
+def test_a_band_that_no_skycell_has_is_flagged_everywhere(tiny_sky, luigi, tmp_path):
+    files = shutil.copytree(tiny_sky.archive, tmp_path / "archive")
+    for path in files.rglob("*.stk.y.*"):
+        path.unlink()
+    root = tmp_path / "data"
+    assert luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN, archive=files), workers=2).code == 0
+    found = planes(template_of(root))
+    assert ((found["DQ"] & DQ.BAND_MISSING) > 0).all() and np.isfinite(found["FLUX_SUM"]).any()
+    refused = luigi.run(
+        "Downsample",
+        *tiny_sky.arguments(tmp_path / "strict", *PLAIN, archive=files),
+        *("--syndiff-require-all-bands", "true"),
+    )
+    assert refused.code == FAILED
+    assert "the archive has no y_image, y_mask, y_wt, and require_all_bands is set" in sentence(refused)
+
+
+def no_exptime(folder):
+    set_cards(files_of(folder, "r", ".")[0], EXPTIME=None)
+
+
+def zero_exptime(folder):
+    set_cards(files_of(folder, "r", ".")[0], EXPTIME=0.0)
+
+
+def other_size(folder):
+    other = ONE._replace(nx=700)
+    stack = archive.Stack(*(np.ones((other.ny, other.nx), dtype) for dtype in (np.float32, np.float32, np.uint16)))
+    archive.write_skycell_band(folder, other, "r", stack, archive.EXPOSURES["r"])
+
+
+@pytest.mark.parametrize(
+    "make, told",
+    [
+        (no_exptime, "header has EXPTIME = None: counts/s cannot be computed"),
+        (zero_exptime, "header has EXPTIME = 0.0: counts/s cannot be computed"),
+        (other_size, "header has NAXIS1 = 700, the ring table says 800"),
+    ],
+)
+def test_a_file_that_gives_no_flux_stops_its_skycell_and_is_named(tiny_sky, luigi, changed, make, told):
+    files, root = changed
+    make(files)
+    ended = luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN, archive=files))
+    assert ended.code == FAILED
+    assert told in sentence(ended) and "skycell.2611.044.stk.r.unconv.fits" in sentence(ended)
+    assert not (root / "shifted_downsampled").exists()
+
+
+def test_a_star_brighter_than_anything_is_right_and_spoils_nothing_far_away(tiny_sky, luigi, changed, finished):
+    files, root = changed
+    ra, dec = ffi_geometry.pixel_to_sky(frame.TANSIP, 1298.5, 697.0)
+    star = sky.source_table([float(ra)], [float(dec)], [-2.0], [5000.0])
+    archive.build_archive(files, [ONE], star, archive.Rendering(noise=False, flaws=False, saturation=math.inf))
+    ended = luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN, archive=files))
+    assert ended.code == 0, ended.tail
+    found, plain = planes(template_of(root)), planes(template_of(finished))
+    own = owner_of(finished) == 0
+    truth = expected_template(star, frame.TANSIP, ffi_geometry.parse_region(ROI), 40.0)
+    assert np.array_equal(np.isnan(found["FLUX_SUM"]), np.isnan(plain["FLUX_SUM"]))
+    seen = own & np.isfinite(found["FLUX_SUM"])
+    np.testing.assert_allclose(found["FLUX_SUM"][seen], truth[seen], atol=5e-3 * truth.max())
+    assert np.array_equal(found["FLUX_SUM"][~own], plain["FLUX_SUM"][~own], equal_nan=True)
+
+
+# --- life -------------------------------------------------------------------------------------------------------------
+
+
+def whole_or_absent(root):
+    """Compare every published product with its manifest; whatever a glob finds beside them would be half a product."""
+    for name in products(root):
+        path = Path(root) / name
+        path = path.with_name(path.name[1:]) if path.name.startswith(".") else path
+        assert verify(path, deep=True) == []
+    for found in [*Path(root).rglob("[!.]*.fits"), *Path(root).rglob("[!.]*.fits.gz")]:
+        # Killed between the two renames that publish a file it has no manifest yet, but it is whole.
+        with fits.open(found, checksum=True) as hdus:
+            assert all(hdu.data is not None for hdu in hdus[1:])
+
+
+def temporaries(root):
+    return [*Path(root).rglob(".tmp-*"), *Path(root).rglob(".fetching+*"), *Path(root).rglob(".deleted*")]
+
+
+def start_and_await(luigi, task, arguments, patience=120.0):
+    """Start the template, and return when this task runs; None where it was done before that."""
+    running = luigi.start("Downsample", *arguments, workers=2)
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        said = running.said.read_text(errors="replace")
+        if match := re.search(rf"\[pid (\d+)\] Worker .* running   {task}\(", said):
+            return running, int(match[1])
+        if "Luigi Execution Summary" in said:
+            return running, None
+        time.sleep(0.01)
+    raise AssertionError(f"{task} did not start: {running.said.read_text()}")
+
+
+def test_killed_at_twenty_random_moments_in_all_tasks_the_run_ends_with_the_same_template(
+    tiny_sky, luigi, finished, tmp_path
+):
+    rng, kills, rounds = random.Random(20), 0, 0
+    while kills < 20:
+        root, rounds = tmp_path / f"data{rounds}", rounds + 1
+        arguments = tiny_sky.arguments(root, *PLAIN)
+        for number, task in enumerate(TASKS):
+            running, task_process = start_and_await(luigi, task, arguments)
+            time.sleep(rng.uniform(0.0, 0.04 if task == "Downsample" else 0.15))
+            # The whole worker, and in turn the process of one task alone, which the worker outlives.
+            whole = (number + rounds) % 2 == 0 or task_process is None
+            with contextlib.suppress(ProcessLookupError):
+                if whole:
+                    running.kill()
+                else:
+                    os.kill(task_process, signal.SIGKILL)
+            ended = running.wait()
+            kills += ended.code != 0
+            assert ended.code in ((0, -signal.SIGKILL) if whole else (0, FAILED))
+            whole_or_absent(root)
+        assert luigi.run("Downsample", *arguments, workers=2).code == 0
+        assert template_of(root).read_bytes() == template_of(finished).read_bytes()
+        assert temporaries(root) == []
+        shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
+def test_ended_by_a_person_or_a_batch_system_nothing_goes_on_and_the_next_run_finishes(
+    tiny_sky, luigi, finished, tmp_path, how
+):
+    root = tmp_path / "data"
+    arguments = tiny_sky.arguments(root, *PLAIN)
+    running, task_process = start_and_await(luigi, "DownloadSkycell", arguments)
+    if how == "Ctrl-C":
+        running.press_ctrl_c()
+    else:
+        running.kill(signal.SIGTERM)
+    ended = running.wait()
+    assert ended.code != 0
+    deadline = time.monotonic() + 30
+    while os.path.exists(f"/proc/{task_process}") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not os.path.exists(f"/proc/{task_process}")
+    whole_or_absent(root)
+    assert luigi.run("Downsample", *arguments, workers=2).code == 0
+    assert template_of(root).read_bytes() == template_of(finished).read_bytes()
+    assert temporaries(root) == []
+
+
+def test_two_users_with_the_same_ffi_at_once_both_end_with_the_same_whole_template(tiny_sky, luigi, finished, tmp_path):
+    root = tmp_path / "data"
+    both = [luigi.start("Downsample", *tiny_sky.arguments(root)) for _ in range(2)]
+    for ended in [running.wait() for running in both]:
+        assert ended.code == 0, ended.tail
+    whole_or_absent(root)
+    assert template_of(root).read_bytes() == template_of(finished).read_bytes()
+    assert temporaries(root) == []
+
+
+def test_a_process_that_has_ended_is_dead_though_its_parent_has_not_noticed():
+    ended = subprocess.Popen(["true"])
+    deadline = time.monotonic() + 30
+    while alive(ended.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert os.path.exists(f"/proc/{ended.pid}") and not alive(ended.pid)
+    ended.wait()
+    assert alive(os.getpid()) and not alive(ended.pid)
+
+
+def test_temporaries_of_dead_runs_are_swept_where_their_task_writes_again(tiny_sky, luigi, changed):
+    files, root = changed
+    dead = [
+        root / "ps1_skycells_zarr" / "incoming" / f".fetching+{os.uname().nodename}+99999999+abcdef01+a.fits",
+        root / "ps1_skycells_zarr" / "ps1_skycells.zarr" / "2611" / f".tmp-99999999-abcdef01@{os.uname().nodename}@x",
+        next(root.glob("combined_skycells_zarr/*/2611")) / f".tmp-99999999-abcdef01@{os.uname().nodename}@x",
+        next(root.rglob("convolved_images.zarr")) / f".tmp-99999999-abcdef01@{os.uname().nodename}@x",
+    ]
+    for path in dead:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("left behind")
+    assert luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN)).code == 0
+    assert [path for path in dead if path.exists()] == []
+
+
+@contextlib.contextmanager
+def small_disk(folder, options):
+    folder.mkdir(exist_ok=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no small disk here: {mounted.stderr}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@needs_root
+def test_an_output_folder_that_may_not_be_written_is_named_with_the_cure(tiny_sky, luigi, tmp_path):
+    with small_disk(tmp_path / "disk", "ro,size=1m") as disk:
+        ended = luigi.run("Downsample", *tiny_sky.arguments(disk / "data"))
+    assert ended.code == FAILED
+    assert re.search(rf"{disk}/data.*: cannot be written \(.*\); mend its permissions", sentence(ended))
+    assert "--syndiff-data-root" in sentence(ended)
+
+
+def fill(folder, left):
+    """Leave so many bytes of a disk."""
+    free = shutil.disk_usage(folder).free
+    with open(folder / "ballast", "wb") as file:
+        file.write(bytes(max(free - left, 0)))
+
+
+@needs_root
+def test_a_disk_that_fills_up_while_the_template_is_written_is_named_and_nothing_half_stays(
+    tiny_sky, luigi, made, finished, tmp_path
+):
+    shutil.rmtree(made / "shifted_downsampled")
+    with small_disk(tmp_path / "disk", "size=60m") as disk:
+        root = Path(shutil.copytree(made, disk / "data"))
+        before = products(root)
+        fill(disk, 16_384)
+        ended = luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN))
+        assert ended.code == FAILED
+        assert "dx+0.0000_dy+0.0000.fits: the disk is full; free some space" in sentence(ended)
+        assert products(root) == before and temporaries(root) == []
+        (disk / "ballast").unlink()
+        assert luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN)).code == 0
+        assert template_of(root).read_bytes() == template_of(finished).read_bytes()
+
+
+@needs_root
+def test_a_disk_too_small_for_a_skycell_is_told_before_anything_is_fetched(tiny_sky, luigi, tmp_path):
+    with small_disk(tmp_path / "disk", "size=20m") as disk:
+        ended = luigi.run("Downsample", *tiny_sky.arguments(disk / "data"))
+    assert ended.code == FAILED
+    assert re.search(r"has 0\.0 GB free but this run needs about \d\.\d GB; free some space", sentence(ended))
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options, name, was, asked",
+    [
+        (["--psf-sigma", "45"], "psf_sigma", "40.0", "45.0"),
+        (["--syndiff-weights", "r=1"], "weights", "{'r': 0.238, 'i': 0.344, 'z': 0.283, 'y': 0.135}", "{'r': 1.0}"),
+        (["--ignore-mask-bits", "5"], "ignore_mask_bits", "[12]", "[5]"),
+        (["--syndiff-bin", "2"], "bin", "4", "2"),
+        (["--syndiff-background", "none"], "background", "'segment'", "'none'"),
+        (["--syndiff-units", "electrons"], "units", "'counts'", "'electrons'"),
+        (["--syndiff-min-coverage", "0.2"], "min_coverage", "0.5", "0.2"),
+    ],
+)
+def test_a_product_of_other_settings_stops_the_run_with_both_values_and_stays(
+    tiny_sky, luigi, made, options, name, was, asked
+):
+    before = products(made)
+    ended = luigi.run("Downsample", *tiny_sky.arguments(made, *options))
+    assert ended.code == NOT_PLANNED
+    told = sentence(ended)
+    assert f"{template_of(made)} was made with {name} = {was}, and {name} = {asked} is asked for now" in told
+    assert "run Downsample with --overwrite" in told and "--syndiff-data-root" in told
+    assert products(made) == before
+
+
+def test_another_ffi_of_the_ccd_does_not_take_over_the_products_of_the_first(tiny_sky, luigi, made, tmp_path):
+    other = write_ffi(tmp_path / "tess2020019142923-s0020-3-3-0165-s_ffic.fits", cutout(), SMALL)
+    before = products(made)
+    arguments = with_words(tiny_sky.arguments(made, ffi=other), roi="15,15,25,25")
+    assert luigi.run("Downsample", *arguments).code in (0, NOT_PLANNED)
+    assert not [name for name in remade(before, products(made)) if name in before]
+
+
+def test_the_ways_on_that_a_refusal_names_lead_on(tiny_sky, luigi, made, tmp_path):
+    other = ["--psf-sigma", "45", *PLAIN]
+    refused = luigi.run("Downsample", *tiny_sky.arguments(made, *other, "--overwrite"))
+    assert refused.code == NOT_PLANNED
+    assert "run Convolve with --overwrite to remake it (from another task: --Convolve-overwrite)" in sentence(refused)
+    before = products(made)
+    both = tiny_sky.arguments(made, *other, "--overwrite", "--Convolve-overwrite")
+    assert luigi.run("Downsample", *both).code == 0
+    assert steps(remade(before, products(made))) == ["convolved_results", "shifted_downsampled"]
+    assert fits.getval(template_of(made), "PSFSIGMA") == 45.0
+
+
+# --- reproducible -----------------------------------------------------------------------------------------------------
+
+
+def test_workers_and_the_order_of_tasks_and_offsets_change_no_bit(tiny_sky, luigi, made, tmp_path):
+    offsets, turned = "0,0,0.3,-0.2,0.7,0", "0.7,0,0.3,-0.2,0,0"
+    assert luigi.run("Downsample", *tiny_sky.arguments(made, *PLAIN), "--multi-offset-array", offsets).code == 0
+    root = tmp_path / "other"
+    arguments = tiny_sky.arguments(root, *PLAIN)
+    one = ["--skycell-catalog", str(tiny_sky.catalogue), *tiny_sky.settings(root)]
+    for cell in reversed(CELLS[1:]):
+        assert luigi.run("CombineBands", "--skycell", f"skycell.2611.{cell:03d}", *one).code == 0
+    assert luigi.run("Downsample", *arguments, "--multi-offset-array", turned, workers=4).code == 0
+    for offset in ("dx+0.0000_dy+0.0000", "dx+0.3000_dy-0.2000", "dx+0.7000_dy+0.0000"):
+        assert template_of(root, offset).read_bytes() == template_of(made, offset).read_bytes()
+
+
+# --- asking products, and exit codes ----------------------------------------------------------------------------------
+
+
+def ask(*arguments):
+    command = [Path(sys.executable).with_name("syndiff_tasks"), *map(str, arguments)]
+    return subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False)
+
+
+def test_a_template_explains_its_settings_inputs_and_digests(finished):
+    ended = ask("explain", template_of(finished))
+    assert ended.returncode == 0
+    for told in ("psf_sigma = 40.0", '"r": 0.238', "convolved  ", "syndiff_tasks 0.", "digest    "):
+        assert told in ended.stdout
+    (raw,) = (finished / "ps1_skycells_zarr").rglob(ONE.name)
+    files = ask("explain", raw).stdout
+    assert len(re.findall(r"[rizy]_(?:image|mask|wt)  [0-9a-f]{64}  file://", files)) == 12
+
+
+def test_verify_names_the_one_damaged_file_and_only_that_is_remade(tiny_sky, luigi, made):
+    (group,) = (made / "convolved_results").rglob(ONE.name)
+    (shard,) = (group / "flux").glob("c.*")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    shard.write_bytes(content)
+    ended = ask("verify", "--deep", made)
+    assert ended.returncode == 1
+    assert f"{shard}: its bytes are not those that were published" in ended.stdout
+    assert "1 damaged (every byte compared)" in ended.stdout
+    shutil.rmtree(group)
+    assert luigi.run("Convolve", *tiny_sky.arguments(made)).code == 0
+    assert ask("verify", "--deep", made).returncode == 0
+
+
+def test_exit_codes_are_those_that_the_readme_tells():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    told = readme.partition("## Exit codes")[2].partition("##")[0]
+    assert {"0", "10", "25", "30", "35", "40", "130", "137", "143"} <= set(re.findall(r"\b\d+\b", told))
+
+
+def test_a_disk_is_full_by_whatever_name_the_system_gives_it():
+    from syndiff_tasks import targets
+
+    assert all(targets._is_full(OSError(number, "")) for number in (errno.ENOSPC, errno.EDQUOT))
+    assert not targets._is_full(OSError(errno.EACCES, ""))
