@@ -70,6 +70,9 @@ LARGEST_DRIFT = 5.0
 # Waits between two tries of a file [s], and the least speed [bytes/s] that is not taken for a dead line.
 FIRST_WAIT, LONGEST_WAIT, SLOWEST = 2.0, 300.0, 1000.0
 
+# For the estimate of disk space: skycells on their way at once, and a combined and blurred one [bytes].
+DOWNLOADS_AT_ONCE, COMBINED_BYTES = 8, 12_000_000
+
 # Temporaries of other hosts, whose processes cannot be asked, go when they are so old [days].
 DAYS_OLD = 1.0
 
@@ -347,6 +350,30 @@ def source(settings):
     )
     bands_wanted = tuple(band for band, _ in settings.weights)
     return Source(settings.archive, settings.data_root, bands_wanted, politeness, settings.require_all_bands)
+
+
+def demand_space(settings, recipe, names):
+    """Compare what the skycells that are not there yet will need with what the disk has, before the first is fetched.
+
+    Parameters
+    ----------
+    settings : config.syndiff
+    recipe : Recipe
+    names : list of str
+        The skycells of a run.
+
+    Raises
+    ------
+    ValueError
+        If the disk is too small.
+    """
+    root = settings.data_root
+    missing = [name for name in names if not os.path.exists(paths.combined(root, recipe.label, name))]
+    unfetched = [name for name in missing if not os.path.exists(paths.raw(root, name))]
+    if missing:
+        bands_wanted = [band for band, _ in settings.weights]
+        needed = archive.needed_bytes(len(unfetched), bands_wanted, KINDS, DOWNLOADS_AT_ONCE, settings.keep_raw)
+        archive.demand_space(root, needed + len(missing) * COMBINED_BYTES)
 
 
 def download(skycell, source, draft, progress):

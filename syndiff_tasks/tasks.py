@@ -197,6 +197,7 @@ class Convolve(_Blurring):
         """
         plan, blur = self.plan(), self.blur()
         if not self.reference_ffi:
+            stages.demand_space(syndiff(), self.recipe(), blur.skycells(plan))
             return {name: self._combining(name) for name in blur.skycells(plan)}
         groups = self.groups()
         added = (skycell for skycell in plan.footprint.skycells if not groups[skycell.name].exists())

@@ -1,6 +1,7 @@
 import datetime
 import math
 import os
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from made_up_chain import RECIPE, blurred, notes_of, quiet, sources_at, stars_on
 from numpy.testing import assert_allclose
 from test_ffi import tess_wcs
 
-from syndiff_tasks import stages
+from syndiff_tasks import paths, stages
 from syndiff_tasks.demo import archive as demo_archive
 from syndiff_tasks.demo import frame, sky
 from syndiff_tasks.geometry import ffi, mapping, rings
@@ -459,3 +460,18 @@ def test_progress_logs_every_tenth_where_there_is_no_terminal(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         f"Convolve(x): {tenth} %, {2 * tenth} of 200 skycells" for tenth in range(10, 101, 10)
     ]
+
+
+def test_a_disk_too_small_for_the_skycells_of_a_run_is_refused_before_the_first_is_fetched(tmp_path, monkeypatch):
+    settings = SimpleNamespace(data_root=tmp_path, weights=(("r", 0.5), ("i", 0.5)), keep_raw=True)
+    recipe = stages.Recipe(settings.weights, "none", (12,), "flag", 4)
+    names = [f"skycell.2611.{number:03d}" for number in range(100)]
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=30e9))
+    with pytest.raises(ValueError, match=r"30\.0 GB free but this run needs about \d+\.\d GB"):
+        stages.demand_space(settings, recipe, names)
+    settings.keep_raw = False
+    stages.demand_space(settings, recipe, names)
+    settings.keep_raw = True
+    for name in names:
+        paths.combined(tmp_path, recipe.label, name).mkdir(parents=True)
+    stages.demand_space(settings, recipe, names)
