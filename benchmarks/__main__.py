@@ -48,6 +48,7 @@ def plan(folder):
             ((stages.fetch_by_curl, in_folder),),
             None,
         ),
+        Stage("the task CombineBands, from the raw group", (stages.combine_stored, in_folder), (), None),
         Stage("sources against sky", (stages.sources, in_folder), ((stages.sources_by_sep, in_folder),), 4.4),
         Stage("native pixels to blocks", (stages.to_blocks, in_folder), (), None),
         Stage(
