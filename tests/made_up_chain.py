@@ -12,7 +12,7 @@ from astropy.io import fits
 from syndiff_tasks import stages
 from syndiff_tasks.demo import archive, frame, sky, truth
 from syndiff_tasks.geometry import ffi, mapping, rings
-from syndiff_tasks.pixels import blocks
+from syndiff_tasks.pixels import bands, blocks
 from syndiff_tasks.targets import WholeTarget
 
 SIGMA = 40.0
@@ -93,11 +93,16 @@ def blank_border(piece, flux):
     return flux
 
 
-def blocks_of(piece, flux, bin):
+def plain(flux):
+    """The planes of a flux to which nothing happened."""
+    shape = flux.shape
+    return bands.Combined(flux, np.ones_like(flux), np.zeros(shape, np.uint16), np.zeros(shape, np.uint8))
+
+
+def blocks_of(piece, planes, bin):
     """A piece on the blocks of its skycell."""
     corner = piece.skycell.corner[0] + piece.x0, piece.skycell.corner[1] + piece.y0
-    plain = np.zeros(flux.shape, np.uint16)
-    shared = blocks.to_blocks(flux, np.ones_like(flux), plain, plain.astype(np.uint8), bin, corner)
+    shared = blocks.to_blocks(*planes, bin, corner)
     return shared._replace(grid=blocks.Grid(shared.grid.x0 + piece.x0, shared.grid.y0 + piece.y0, bin))
 
 
@@ -114,13 +119,19 @@ def blurred(root, plan, painted, bin=4, sigma=SIGMA):
 
     `painted` takes a Piece and gives its flux, NaN where there is none.
     """
+    return blurred_planes(root, plan, lambda piece: plain(painted(piece)), bin, sigma)
+
+
+def blurred_planes(root, plan, planes_of, bin=4, sigma=SIGMA):
+    """As `blurred`, of all planes of each Piece."""
     blur, groups = stages.Blur("gauss", sigma, None), {}
     for piece in pieces(plan):
         name = piece.skycell.name
         combined = WholeTarget(root / f"combined{bin}" / name, {})
         with combined.writing() as draft:
-            flux = blank_border(piece, painted(piece))
-            stages.write_blocks(draft.path, blocks_of(piece, flux, bin), piece.skycell)
+            planes = planes_of(piece)
+            blank_border(piece, planes.flux)
+            stages.write_blocks(draft.path, blocks_of(piece, planes, bin), piece.skycell)
         groups[name] = WholeTarget(root / f"convolved{bin}" / name, {})
         with groups[name].writing() as draft:
             stages.write_blurred(draft.path, stages.convolve(plan, piece.skycell, {name: combined}, blur, (12,)))
