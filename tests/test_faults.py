@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -473,9 +474,9 @@ def temporaries(root):
     return [*Path(root).rglob(".tmp-*"), *Path(root).rglob(".fetching+*"), *Path(root).rglob(".deleted*")]
 
 
-def start_and_await(luigi, task, arguments, patience=120.0):
+def start_and_await(luigi, task, arguments, patience=120.0, **how):
     """Start the template, and return when this task runs; None where it was done before that."""
-    running = luigi.start("Downsample", *arguments, workers=2)
+    running = luigi.start("Downsample", *arguments, workers=2, **how)
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         said = running.said.read_text(errors="replace")
@@ -533,6 +534,51 @@ def test_ended_by_a_person_or_a_batch_system_nothing_goes_on_and_the_next_run_fi
     assert not os.path.exists(f"/proc/{task_process}")
     whole_or_absent(root)
     assert luigi.run("Downsample", *arguments, workers=2).code == 0
+    assert template_of(root).read_bytes() == template_of(finished).read_bytes()
+    assert temporaries(root) == []
+
+
+@contextlib.contextmanager
+def luigid(folder, port):
+    """The scheduler, killed at the end."""
+    command = [Path(sys.executable).with_name("luigid"), "--address", "127.0.0.1", "--port", str(port)]
+    with open(folder / "luigid.txt", "a") as said:
+        server = subprocess.Popen(
+            [*command, "--state-path", str(folder / "state")],
+            cwd=folder,
+            env=clean_environment(),
+            stdout=said,
+            stderr=said,
+        )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            break
+        time.sleep(0.05)
+    try:
+        yield server
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["DownloadSkycell", "Convolve"])
+def test_luigid_killed_in_the_middle_loses_nothing_and_no_exit_code_claims_too_much(
+    tiny_sky, luigi, finished, tmp_path, task
+):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    root = tmp_path / "data"
+    (tmp_path / "luigi.cfg").write_text("[core]\nrpc-retry-wait = 1\n")
+    how = {"scheduler": ("--scheduler-port", str(port)), "folder": tmp_path}
+    with luigid(tmp_path, port):
+        running, _ = start_and_await(luigi, task, tiny_sky.arguments(root, *PLAIN), **how)
+    with luigid(tmp_path, port):
+        ended = running.wait()
+        assert (ended.code == 0) == bool(list(root.rglob("syndiff_template_*.fits")))
+        whole_or_absent(root)
+        assert luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN), **how).code == 0
     assert template_of(root).read_bytes() == template_of(finished).read_bytes()
     assert temporaries(root) == []
 
@@ -656,11 +702,13 @@ def test_a_product_of_other_settings_stops_the_run_with_both_values_and_stays(
 
 
 def test_another_ffi_of_the_ccd_does_not_take_over_the_products_of_the_first(tiny_sky, luigi, made, tmp_path):
-    other = write_ffi(tmp_path / "tess2020019142923-s0020-3-3-0165-s_ffic.fits", cutout(), SMALL)
+    other = write_ffi(tmp_path / "tess2020019142923-s0020-3-3-0165-s_ffic.fits")
     before = products(made)
-    arguments = with_words(tiny_sky.arguments(made, ffi=other), roi="15,15,25,25")
-    assert luigi.run("Downsample", *arguments).code in (0, NOT_PLANNED)
-    assert not [name for name in remade(before, products(made)) if name in before]
+    ended = luigi.run("Downsample", *tiny_sky.arguments(made, *PLAIN, ffi=other))
+    assert ended.code == NOT_PLANNED
+    first = frame.NAME.removesuffix(".fits")
+    assert f"was made with ffi = '{first}', and ffi = '{other.stem}' is asked for now" in sentence(ended)
+    assert products(made) == before
 
 
 def test_the_ways_on_that_a_refusal_names_lead_on(tiny_sky, luigi, made, tmp_path):
@@ -724,10 +772,11 @@ def test_verify_names_the_one_damaged_file_and_only_that_is_remade(tiny_sky, lui
     assert ask("verify", "--deep", made).returncode == 0
 
 
-def test_exit_codes_are_those_that_the_readme_tells():
+def test_exit_codes_are_those_that_the_readme_tells(luigi):
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     told = readme.partition("## Exit codes")[2].partition("##")[0]
-    assert {"0", "10", "25", "30", "35", "40", "130", "137", "143"} <= set(re.findall(r"\b\d+\b", told))
+    assert {"0", "2", "10", "25", "30", "35", "40", "130", "137", "143"} <= set(re.findall(r"\b\d+\b", told))
+    assert luigi.run("Downsample", "--no-such-option", "1").code == 2
 
 
 def test_a_disk_is_full_by_whatever_name_the_system_gives_it():

@@ -183,13 +183,13 @@ class WarmLuigi:
         self.server.stdin.flush()
         return json.loads(self.server.stdout.readline())
 
-    def start(self, task, *arguments, folder=None, workers=1, user=0):
+    def start(self, task, *arguments, folder=None, workers=1, scheduler=("--local-scheduler",)):
         """Start ``luigi --module syndiff_tasks TASK …`` from a folder that is not the project's."""
         self.count += 1
         said = self.folder / f"said{self.count}.txt"
         said.touch()
-        command = ["--module", "syndiff_tasks", task, "--local-scheduler", "--workers", str(workers), *arguments]
-        order = {"arguments": command, "folder": str(folder or self.elsewhere), "said": str(said), "user": user}
+        command = ["--module", "syndiff_tasks", task, *scheduler, "--workers", str(workers), *arguments]
+        order = {"arguments": command, "folder": str(folder or self.elsewhere), "said": str(said)}
         return Running(self, self.ask(order), said)
 
     def run(self, task, *arguments, **how):
