@@ -121,6 +121,11 @@ def sector_report(root, sector, selection):
     return Path(root) / "sectors" / f"sector_{sector:04d}" / selection / "report.csv"
 
 
+def sector_page(report):
+    """Return the path of the page beside the report on a sector."""
+    return Path(report).with_name("index.html")
+
+
 def every_ffi(root, ccd, region):
     """Return the path of the report on the templates of all FFIs of a CCD (CSV)."""
     return _ccd_folder(root, "shifted_downsampled", ccd) / region / "every_ffi.csv"

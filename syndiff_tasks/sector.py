@@ -14,6 +14,7 @@ from astropy.time import Time
 
 from .geometry import ffi as ffi_geometry
 from .io import fitsfile
+from .report import page
 
 # A frame is compared with the median of so many frames about it in time: three bad ones in a row do not spoil it.
 NEIGHBOURS = 7
@@ -470,3 +471,27 @@ def _report_row(ccd, planned):
         "folder": str(made[0].parent) if made else "",
         "why": planned.why,
     }
+
+
+def write_page(path, sector, plans):
+    """Write the page of a sector: which CCDs are done, with links to the pages of their templates.
+
+    Parameters
+    ----------
+    path : path-like
+        In the folder from which the page is to be read, for its links are relative.
+    sector : int
+    plans : dict of CCD to Planned
+        The tasks of which are complete.
+    """
+    folder = Path(path).parent
+    entries = [entry for ccd, planned in plans.items() if planned.task for entry in _entries(ccd, planned.task, folder)]
+    states = {(ccd.camera, ccd.ccd): planned.state for ccd, planned in plans.items()}
+    page.write_sector(path, sector, entries, states)
+
+
+def _entries(ccd, task, folder):
+    """List the templates of a CCD for the page; without pictures they have no pages to be linked."""
+    for (dx, dy), (_, *beside) in task.templates().items():
+        link = os.path.relpath(beside[-1].path, folder) if beside else ""
+        yield page.Entry(ccd.camera, ccd.ccd, f"dx {dx:+} dy {dy:+}", link)

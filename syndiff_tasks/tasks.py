@@ -502,10 +502,13 @@ class Sector(_Wanted):
         return sectors.Planned("made", len(files), ffi, task, why)
 
     def output(self):
-        """Return the report."""
+        """Return the report and the page."""
         path = paths.sector_report(syndiff().data_root, self.sector, self._label())
         choices = {str(ccd): task.output() for ccd, task in self.requires().items()}
-        return WholeTarget(path, {"sector": self.sector}, choices | {"asked": self.asked()})
+        report = WholeTarget(path, {"sector": self.sector}, choices | {"asked": self.asked()})
+        # Drawn later, the templates have pages to be linked.
+        drawn = sectors.Circumstances((("pictures", str(syndiff().pictures)),))
+        return {"report": report, "page": WholeTarget(paths.sector_page(path), {}, {"report": report, "drawn": drawn})}
 
     def _label(self):
         own = self.to_str_params()
@@ -514,8 +517,8 @@ class Sector(_Wanted):
         return "_".join(f"{name}_{own[name]}".replace(" ", "_").replace(",", "_") for name in partly)
 
     def complete(self):
-        """Tell whether the report and every template are there."""
-        return not self.left() and self.output().exists()
+        """Tell whether the report, the page and every template are there."""
+        return not self.left() and super().complete()
 
     def left(self):
         """Return the CCDs whose reference is not chosen yet, else those of which templates are missing."""
@@ -530,8 +533,12 @@ class Sector(_Wanted):
         for start in range(0, len(tasks), syndiff().ccds_at_once):
             (self.set_status_message or _nowhere)(f"{start} of {len(tasks)} CCDs are done")
             yield tasks[start : start + syndiff().ccds_at_once]
-        with self.output().writing() as draft:
+        report, page = self.output()["report"], self.output()["page"]
+        with report.writing() as draft:
             sectors.report(plans).to_csv(draft.path, index=False)
+        with page.writing() as draft:
+            sectors.write_page(draft.path, self.sector, plans)
+        (self.set_tracking_url or _nowhere)(Path(page.path).resolve().as_uri())
 
 
 def _is_made(task):

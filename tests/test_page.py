@@ -220,6 +220,12 @@ def test_a_sector_page_shows_which_ccds_are_done_and_links_them():
     assert "dx +0.5 <b>" in joined
 
 
+def test_a_ccd_without_template_tells_why():
+    joined = " ".join(checked(page.sector_page(20, ENTRIES, {(1, 1): "no <FFI>", (1, 4): "made"})).text)
+    assert joined.count("no <FFI>") == 1 and "CCD 1 no <FFI>" in " ".join(joined.split())
+    assert joined.count("not yet") == 13 and "made" not in joined.lower().split()
+
+
 def test_an_empty_sector_is_shown_empty():
     assert " ".join(checked(page.sector_page(1, [])).text).count("not yet") == 16
 

@@ -5,12 +5,14 @@ import importlib.util
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -237,6 +239,27 @@ def test_a_sector_makes_the_templates_of_its_ccds_and_reports_those_that_have_no
     assert len(made.templates(4)) == 1
 
 
+def shown(path):
+    """What the page of a sector says of each camera and CCD, and its links."""
+    text = path.read_text()
+    said = {}
+    for part in text.split("camera ")[1:]:
+        cells = re.findall(r'<div class="(ccd[^"]*)"><strong>CCD (\d)</strong>(.*?)</div>', part)
+        said |= {(int(part[0]), int(ccd)): (kind == "ccd done", inner) for kind, ccd, inner in cells}
+    return said, re.findall(r'href="([^"]*)"', text)
+
+
+def test_the_page_of_a_sector_names_every_ccd_and_what_became_of_it(made):
+    (path,) = made.root.glob("sectors/sector_0020/*/index.html")
+    said, links = shown(path)
+    assert sorted(said) == [(camera, ccd) for camera in (1, 2, 3, 4) for ccd in (1, 2, 3, 4)]
+    assert {ccd for ccd, (done, _) in said.items() if done} == {(3, 3), (3, 4)}
+    assert said[1, 1][1] == "no PS1 coverage"
+    assert sum(inner == "no FFI" for _, inner in said.values()) == 13
+    assert links == []  # of templates without pictures
+    assert "2 of 16 CCDs have a template" in path.read_text()
+
+
 def test_the_chosen_reference_stays_when_further_ffis_come_and_the_report_is_remade_for_a_further_ccd(made):
     chosen = paths.reference_ffi(made.root, sector.CCD(20, 3, 3)).read_text()
     before = [path.stat().st_mtime_ns for path in made.templates()]
@@ -247,6 +270,8 @@ def test_the_chosen_reference_stays_when_further_ffis_come_and_the_report_is_rem
     assert paths.reference_ffi(made.root, sector.CCD(20, 3, 3)).read_text() == chosen
     assert [path.stat().st_mtime_ns for path in made.templates()] == before
     assert made.report().loc[(2, 2), "state"] == "made"
+    (path,) = made.root.glob("sectors/sector_0020/*/index.html")
+    assert "3 of 16 CCDs have a template" in path.read_text()
 
 
 def test_a_further_ffi_has_the_planes_of_one_made_alone_and_adds_the_skycells_it_needs(made, tmp_path):
@@ -411,3 +436,19 @@ def test_run_sector_says_what_is_wrong_with_its_command(made, script, tmp_path, 
 def test_the_choice_of_a_reference_tells_why(made):
     choice = json.loads(paths.reference_ffi(made.root, sector.CCD(20, 3, 3)).read_text())
     assert choice["ffi"] == made.reference.stem and "of 4 FFIs 0 have no usable WCS, 1 a DQUALITY" in choice["why"]
+
+
+def test_the_page_of_a_sector_links_the_pages_of_its_templates_once_they_are_drawn(made):
+    part = ["--sector", "20", "--cameras", "3", "--ccds", "4"]
+    assert made.run("Sector", *part).code == 0
+    (path,) = made.root.glob("sectors/sector_0020/cameras*ccds*/index.html")
+    assert shown(path)[1] == []
+    made.more[made.more.index("--syndiff-pictures") + 1] = "true"
+    try:
+        drawn = made.run("Sector", *part)
+    finally:
+        made.more[made.more.index("--syndiff-pictures") + 1] = "false"
+    assert drawn.code == 0, drawn.tail
+    said, (link,) = shown(path)
+    assert [ccd for ccd, (done, _) in said.items() if done] == [(3, 4)]
+    assert "Template of sector 20, camera 3, CCD 4" in (path.parent / unquote(link)).read_text()

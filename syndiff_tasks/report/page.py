@@ -516,7 +516,7 @@ def write(path, template, view, manifest=None, unit="electrons/s"):
     Path(path).write_text(template_page(template, view, ffi_name, manifest, unit), encoding="utf-8")
 
 
-def sector_page(sector, entries):
+def sector_page(sector, entries, states=None):
     """Compose the page of a sector: which CCDs are done, with links to their templates.
 
     Parameters
@@ -525,18 +525,24 @@ def sector_page(sector, entries):
         TESS sector.
     entries : iterable of Entry
         The finished templates; several of one CCD (offsets, regions) stand below each other.
+    states : dict of (int, int) to str, optional
+        What to say of a camera and CCD without templates instead of "not yet".
 
     Returns
     -------
     str
         HTML.
     """
-    finished = {}
+    finished, states = {}, states or {}
     for entry in entries:
         finished.setdefault((entry.camera, entry.ccd), []).append(entry)
     cameras = []
     for camera, rows in ARRANGEMENT.items():
-        cells = "".join(_ccd(ccd, finished.get((camera, ccd), [])) for row in rows for ccd in row)
+        cells = "".join(
+            _ccd(ccd, finished.get((camera, ccd), []), states.get((camera, ccd), "not yet"))
+            for row in rows
+            for ccd in row
+        )
         cameras.append(f'<div><span class="quiet">camera {camera}</span><div class="camera">{cells}</div></div>')
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     body = (
@@ -548,7 +554,7 @@ def sector_page(sector, entries):
     return PAGE.substitute(title=f"Templates of sector {_text(sector)}", body=body)
 
 
-def _ccd(ccd, entries):
+def _ccd(ccd, entries, otherwise):
     """Show one CCD of the focal plane."""
     links = "".join(
         f'<a href="{_text(quote(entry.page))}">{_text(entry.title)}</a>'
@@ -557,17 +563,17 @@ def _ccd(ccd, entries):
         for entry in sorted(entries, key=lambda entry: entry.title)
     )
     state = "ccd done" if entries else "ccd"
-    return f'<div class="{state}"><strong>CCD {ccd}</strong>{links or "not yet"}</div>'
+    return f'<div class="{state}"><strong>CCD {ccd}</strong>{links or _text(otherwise)}</div>'
 
 
-def write_sector(path, sector, entries):
+def write_sector(path, sector, entries, states=None):
     """Write the page of a sector.
 
     Parameters
     ----------
     path : str or Path
         Where to; the caller sees to it that it appears whole or not at all.
-    sector, entries
+    sector, entries, states
         As in `sector_page`.
     """
-    Path(path).write_text(sector_page(sector, entries), encoding="utf-8")
+    Path(path).write_text(sector_page(sector, entries, states), encoding="utf-8")
