@@ -36,7 +36,7 @@ setup(
         "gaia": ["astroquery>=0.4.7"],
         "metrics": ["prometheus-client>=0.20"],
         "postgres": ["psycopg[binary]>=3.1"],
-        "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "tesswcs>=1.1", "prometheus-client>=0.20"],
+        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "tesswcs>=1.1", "prometheus-client>=0.20"],
         "bench": ["reproject>=0.13", "dask-image>=2024.5", "fitsio>=1.2"],
     },
     entry_points={"console_scripts": ["syndiff_tasks=syndiff_tasks.__main__:main"]},
