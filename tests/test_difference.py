@@ -8,7 +8,7 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 from made_up_template import FFI_SHAPE, REGION, SCALE, ffi_header, make_field
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy import integrate
 
 from syndiff_tasks.geometry.ffi import from_header, pixel_to_sky
@@ -342,3 +342,29 @@ def test_the_script_works_on_a_plain_scale_too(tmp_path, program, capsys):
     out = capsys.readouterr().out
     assert "kernel 1 x 1 px" in out
     assert "nothing stands out" in out
+
+
+def test_the_recipe_for_other_programs_gives_matching_planes_without_nan(tmp_path, monkeypatch):
+    ffi, path = tmp_path / "tess2020019135923-s0020-3-3-0165-s_ffic.fits", tmp_path / "template.fits"
+    field = make_field(path)
+    write_spoc(ffi, field)
+    text = (ROOT / "docs" / "difference.md").read_text(encoding="utf-8")
+    recipe = text.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(recipe, {"np": np, "fits": fits, "TEMPLATE": path, "FFI": ffi})
+    made = {name: fits.getdata(f"{name}.fits") for name in ("tmpl", "im", "tn", "in", "mask")}
+    template = read_template(path)
+    bad = made["mask"] == 1
+    assert 0 < bad.mean() < 0.5
+    assert_array_equal(bad[(template.dq & difference.UNTRUSTED) != 0], True)
+    assert_array_equal(bad[np.isnan(template.flux)], True)
+    for name, fill in (("tmpl", 0), ("im", 0), ("tn", 1e6), ("in", 1e6)):
+        assert made[name].dtype == np.dtype(">f4") and np.isfinite(made[name]).all()
+        assert_array_equal(made[name][bad], np.float32(fill))
+    good = ~bad
+    assert_array_equal(made["tmpl"][good], template.flux[good])
+    assert_allclose(made["tn"][good] ** 2, template.variance[good], rtol=1e-5)
+    x0, y0, x1, y1 = REGION
+    assert_array_equal(made["in"][good], field.uncertainty[y0:y1, x0:x1][good])
+    assert np.std(made["im"][good] - field.image[y0:y1, x0:x1][good]) < 1e-3  # but for a constant
+    assert_allclose(WCS(fits.getheader("im.fits")).all_pix2world(3, 4, 0), sky_of(field, x0 + 3, y0 + 4), atol=1e-8)
