@@ -147,8 +147,10 @@ def _plain_combine(folder):
 
 
 def _plain_linear(path, power):
-    with fits.open(path) as hdus:
-        stored, header = hdus[1].data.astype(np.float64), hdus[1].header
+    # Scaled here, in float64: astropy scales in float32, and the sinh would enlarge its rounding to 1e-6.
+    with fits.open(path, do_not_scale_image_data=True) as hdus:
+        header, disk = hdus[1].header, hdus[1].data
+        stored = np.where(disk == header["BLANK"], np.nan, header["BZERO"] + header["BSCALE"] * disk.astype(np.float64))
     if "BSOFTEN" in header and "BOFFSET" in header:
         scale = 2.5 * np.log10(np.e)
         stored = header["BOFFSET"] + 2 * header["BSOFTEN"] * np.sinh(stored / scale)
