@@ -23,7 +23,7 @@ from syndiff_tasks.pixels import blocks
 from syndiff_tasks.targets import WholeTarget
 
 NOTES = {"files": {}, "absent": {}, "keywords": {}, "stars": []}
-PER_SKYCELL = {"download": 4.0, "combine": 3.0}  # core-seconds, `make bench`
+PER_SKYCELL = {"download": 5.2, "combine": 3.5}  # core-seconds, `make bench`
 STARS_PER_SKYCELL = 4000
 
 
