@@ -697,11 +697,21 @@ def frame(plan, oversampling):
         max(seeing.y0 - plan.region.y0, 0) : max(seeing.y1 - plan.region.y0, 0),
         max(seeing.x0 - plan.region.x0, 0) : max(seeing.x1 - plan.region.x0, 0),
     ] = True
-    seam = footprints.projection_seam(plan.footprint, SEAM_REACH)
-    fine = (
-        np.repeat(np.repeat(plane, oversampling, 0), oversampling, 1) for plane in (plan.footprint.owner, science, seam)
-    )
+    planes = (plan.footprint.owner, science, _seam(plan))
+    fine = (np.repeat(np.repeat(plane, oversampling, 0), oversampling, 1) for plane in planes)
     return Frame(ffi_geometry.oversampled(tansip, oversampling), *fine)
+
+
+def _seam(plan):
+    """Return which pixels have another projection near them, be it beyond the edge of the region."""
+    reach = math.ceil(SEAM_REACH)
+    x0, y0, x1, y1 = plan.region
+    whole = ffi_geometry.Region(0, 0, *plan.shape[::-1])
+    about = ffi_geometry.clip(ffi_geometry.Region(x0 - reach, y0 - reach, x1 + reach, y1 + reach), whole)
+    wide = plan.footprint
+    if about != plan.region:
+        wide = footprints.footprint(plan.tansip, about, plan.tessellation, plan.science)
+    return footprints.projection_seam(wide, SEAM_REACH)[y0 - about.y0 :, x0 - about.x0 :][: y1 - y0, : x1 - x0]
 
 
 def batches(offsets, frame):
