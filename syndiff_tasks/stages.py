@@ -910,8 +910,18 @@ def origin_of(raw):
     return {
         "files": notes["files"],
         "absent": notes["absent"],
+        "seconds": dict(notes.get("seconds", {})),
         "keywords": {key: {name: one[name] for name in kept if name in one} for key, one in keywords.items()},
     }
+
+
+def seconds_of(groups):
+    """Return how long the steps of a template's skycells took in all [s], by step."""
+    spent = {}
+    for group in groups.values():
+        for step, seconds in group.manifest()["notes"].get("seconds", {}).items():
+            spent[f"{step}, all skycells"] = spent.get(f"{step}, all skycells", 0.0) + seconds
+    return spent
 
 
 def stars_table(plan, groups):

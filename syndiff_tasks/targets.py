@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import socket
+import time
 import uuid
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +51,12 @@ class Draft(NamedTuple):
 
     path: str
     notes: dict
+    begun: float = 0.0
+
+    def took(self, step):
+        """Note how long the product has taken until now [s], under the name of its step."""
+        seconds = self.notes.setdefault("seconds", {})
+        seconds[step] = round(time.monotonic() - self.begun, 2)
 
 
 class WholeTarget(luigi.Target):
@@ -124,7 +131,7 @@ class WholeTarget(luigi.Target):
         _demand_writable(final.parent)
         sweep(final.parent)
         temporary = temporary_path(final)
-        draft = Draft(str(temporary), {})
+        draft = Draft(str(temporary), {}, time.monotonic())
         try:
             yield draft
             self._publish(temporary, final, draft.notes)

@@ -5,6 +5,7 @@ the ring table alone.
 """
 
 import json
+import time
 from pathlib import Path
 
 import luigi
@@ -112,6 +113,7 @@ class DownloadSkycell(_Reporting):
         skycell = stages.tessellation(self.skycell_catalog).skycell(self.skycell)
         with self.output().writing() as draft:
             stages.download(skycell, source, draft, self.progress(len(source.bands) * len(stages.KINDS), "file"))
+            draft.took("download")
 
 
 class CombineBands(_Reporting):
@@ -145,6 +147,7 @@ class CombineBands(_Reporting):
             shared, treated = stages.combine(self.input().path, skycell, self.recipe(), syndiff().data_root)
             stages.write_blocks(draft.path, shared, skycell)
             draft.notes.update(stages.origin_of(self.input()), stars=treated)
+            draft.took("combine")
         if not syndiff().keep_raw:
             self.input().remove()
 
@@ -241,10 +244,11 @@ class Convolve(_Blurring):
         progress = self.progress(len(groups), "skycell")
         for skycell in plan.footprint.skycells:
             if not groups[skycell.name].exists():
-                blurred = stages.convolve(self.reference(), skycell, combined, blur, self.ignore_mask_bits)
                 with groups[skycell.name].writing() as draft:
+                    blurred = stages.convolve(self.reference(), skycell, combined, blur, self.ignore_mask_bits)
                     stages.write_blurred(draft.path, blurred)
                     draft.notes.update(combined[skycell.name].manifest()["notes"])
+                    draft.took("blur")
             progress.step(skycell.name)
         with self.output().writing() as draft:
             stages.summarise(plan, groups, draft.path)
@@ -339,10 +343,13 @@ class Downsample(_Blurring):
         batches = stages.batches(missing, frame)
         progress = self.progress(len(batches) * len(groups) + len(made), "step")
         for batch in batches:
+            begun = time.monotonic()
             templates = stages.integrate(plan, frame, groups, batch, syndiff().oversampling, progress)
             for offset, sampled in zip(batch, templates, strict=True):
                 with made[offset][0].writing() as draft:
                     stages.write_template(draft.path, sampled, frame, plan, offset, self.described(), groups)
+                    draft.notes["seconds"] = stages.seconds_of(groups)
+                    draft._replace(begun=begun).took(f"integrate and write, {len(batch)} offsets")
         for offset, targets in made.items():
             stages.draw(plan, targets)
             (self.set_tracking_url or _nowhere)(Path(targets[-1].path).resolve().as_uri())
