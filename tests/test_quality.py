@@ -24,8 +24,8 @@ from syndiff_tasks.geometry import rings
 from syndiff_tasks.pixels import bands, stars, template
 from syndiff_tasks.pixels.mask import DQ, PS1
 
-ALONE = "1726,756,1738,768"  # all of one skycell, far from the others
-FLAWED = (1731.7, 761.6)  # FFI pixel, not the middle of one
+ALONE = "1727,752,1739,764"  # all of one skycell, and no other projection near
+FLAWED = (1732.7, 757.6)  # FFI pixel, not the middle of one
 NO_OFFSET = [(0.0, 0.0)]
 # Flags travel at least a sigma, and at most so much further: the gap between nodes (14 native px), half a sample of
 # the blurred plane (6), the block in which the flaw lies and the one up to which distances are rounded (4 each).
@@ -155,7 +155,7 @@ def test_a_repaired_star_sets_its_bit_and_a_kept_one_tells_that_it_is_saturated(
 
 
 def test_coverage_that_is_low_or_none_is_told_by_its_bit_and_takes_the_flux(alone, tmp_path):
-    holes = holes_under(alone, {(1729, 759): (600, 560)})
+    holes = holes_under(alone, {(1730, 755): (600, 560)})
     (box,) = holes[alone.footprint.skycells[0].name]
 
     def painted(piece):
