@@ -61,6 +61,10 @@ def plan(folder):
             Stage(f"downsample, {n} offset{'s' * (n > 1)}", (stages.downsample, (folder, n)), (), scripts)
             for n, scripts in ((1, 7.1), (10, 13.5), (50, 42.0))
         ),
+        *(
+            Stage(f"the same from disk, {n} offset{'s' * (n > 1)}", (stages.read_and_downsample, (folder, n)), (), None)
+            for n in (1, 50)
+        ),
         Stage(
             "one skycell to TESS pixels",
             (stages.downsample, (folder, 1)),

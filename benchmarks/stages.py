@@ -15,7 +15,7 @@ from benchmarks import made_up
 from syndiff_tasks import stages
 from syndiff_tasks.demo import frame
 from syndiff_tasks.demo.truth import astropy_wcs
-from syndiff_tasks.geometry import footprint, mapping, rings
+from syndiff_tasks.geometry import ffi, footprint, mapping, rings
 from syndiff_tasks.io import archive as names
 from syndiff_tasks.io import fitsfile, store
 from syndiff_tasks.pixels import background, blocks, psf, template
@@ -192,13 +192,14 @@ def fetch_by_curl(folder):
 def combine_stored(folder):
     """Own: the task CombineBands, from the raw group to the written blocks, strip by strip."""
     skycell = made_up.skycell()
-    root = tempfile.mkdtemp(dir=folder)
+    kept = tempfile.TemporaryDirectory(dir=folder)
+    root = kept.name
     described = {"keywords": {}, "absent": []}
     store.write_arrays(f"{root}/raw", _reading(folder, described), described)
 
     def run():
         shared, _ = stages.combine(f"{root}/raw", skycell, made_up.RECIPE._replace(background="segment"), root)
-        with tempfile.TemporaryDirectory(dir=root) as made:
+        with tempfile.TemporaryDirectory(dir=kept.name) as made:
             stages.write_blocks(f"{made}/combined", shared, skycell)
 
     return run
@@ -259,8 +260,7 @@ def blur(folder):
 
     def run():
         blurred = psf.gaussian_blur(shared, made_up.SIGMA, 0)
-        one = np.ones((places.shape[1], 1))
-        read = template.sample(blurred, places[0][:, None], places[1][:, None], one, 1.0)
+        read = template.read(blurred, places[:1], places[1:])
         return {"worst error of the peak": float(np.max(np.abs(read.flux - reference)) / reference.max())}
 
     return run
@@ -321,17 +321,34 @@ def _blurred(folder):
     return psf.gaussian_blur(_blocks_of(_filled(folder)), made_up.SIGMA, 0)
 
 
+def _integrated(blurred, offsets):
+    """Return templates of the skycell's pixels at so many offsets, in a sub-frame of the FFI; and its box."""
+    skycell, (x, y) = made_up.skycell(), made_up.owned_pixels()
+    box = slice(y.min(), y.max() + 1), slice(x.min(), x.max() + 1)
+    owned = np.zeros((box[0].stop - box[0].start, box[1].stop - box[1].start), bool)
+    owned[y - box[0].start, x - box[1].start] = True
+    rule = template.rule(blurred.sigma, mapping.pixel_scale(frame.TANSIP, skycell))
+    moved = [(0.005 * n, -0.003 * n) for n in range(offsets)]
+    templates = [(offset, template.blank(owned.shape)) for offset in moved]
+    lattice = template.lattice(owned, (0, 0), rule, moved)
+    cut = ffi.cropped(frame.TANSIP, box[1].start, box[0].start)
+    stages.integrate_skycell(cut, skycell, blurred, lattice, templates)
+    return templates, box
+
+
 def downsample(folder, offsets):
     """Own: one blurred skycell integrated over its TESS pixels at so many offsets, all planes."""
-    blurred, skycell, (x, y) = _blurred(folder), made_up.skycell(), made_up.owned_pixels()
-    scale = mapping.pixel_scale(frame.TANSIP, skycell)
-    nodes = template.quadrature_nodes(blurred.sigma, scale)
+    blurred = _blurred(folder)
+    return lambda: {"pixels": int((_integrated(blurred, offsets)[0][0][1].coverage > 0).sum())}
+
+
+def read_and_downsample(folder, offsets):
+    """Own: the same from the blurred skycell on disk, as the task Downsample does it."""
+    kept = tempfile.TemporaryDirectory(dir=folder)
+    stages.write_blurred(f"{kept.name}/blurred", _blurred(folder))
 
     def run():
-        for n in range(offsets):
-            at = mapping.node_positions(frame.TANSIP, skycell, x, y, (0.005 * n, -0.003 * n), nodes)
-            template.sample(blurred, *at, scale)
-        return {"pixels": len(x)}
+        _integrated(stages.read_blurred(f"{kept.name}/blurred"), offsets)
 
     return run
 
@@ -340,14 +357,11 @@ def downsample_by_reproject(folder, method):
     """Peer: reproject of the image blurred at native resolution, one offset, one plane; tells how ours differs."""
     import reproject
 
-    skycell, (x, y) = made_up.skycell(), made_up.owned_pixels()
+    skycell = made_up.skycell()
     native = ndimage.gaussian_filter(_filled(folder), made_up.SIGMA, mode="constant", truncate=6)
-    box = slice(y.min(), y.max() + 1), slice(x.min(), x.max() + 1)
+    [(_, ours)], box = _integrated(_blurred(folder), 1)
     target = astropy_wcs(frame.TANSIP)[box]
-    shape = (box[0].stop - box[0].start, box[1].stop - box[1].start)
-    blurred, scale = _blurred(folder), mapping.pixel_scale(frame.TANSIP, skycell)
-    at = mapping.node_positions(frame.TANSIP, skycell, x, y, (0.0, 0.0), 4)
-    ours, area = template.sample(blurred, *at, scale).flux, at.weight.sum(axis=1)
+    area = ours.count / np.maximum(ours.coverage, 1e-3)
     function, options = {
         "interp": (reproject.reproject_interp, {"order": "bilinear"}),
         "adaptive": (reproject.reproject_adaptive, {"conserve_flux": True, "kernel": "gaussian"}),
@@ -355,9 +369,9 @@ def downsample_by_reproject(folder, method):
     }[method]
 
     def run():
-        image, _ = function((native, WCS(rings.wcs_keywords(skycell))), target, shape_out=shape, **options)
-        theirs = image[y - box[0].start, x - box[1].start] * (1 if method == "adaptive" else area)
-        off = np.abs(ours - theirs)
+        image, _ = function((native, WCS(rings.wcs_keywords(skycell))), target, shape_out=area.shape, **options)
+        theirs = image * (1 if method == "adaptive" else area)
+        off = np.abs(ours.flux - theirs)[ours.coverage > 0]
         return {"ours differs, of the peak": float(np.nanmax(off) / np.nanmax(theirs))}
 
     return run
@@ -373,7 +387,7 @@ def _nothing(value):
 
 def whole_skycell(folder, offsets):
     """Own: twelve files on disk to template values at so many offsets, in one process."""
-    skycell, (x, y) = made_up.skycell(), made_up.owned_pixels()
+    skycell = made_up.skycell()
 
     def run():
         flux, variance, bits, missing = made_up.combined(folder)
@@ -381,10 +395,7 @@ def whole_skycell(folder, offsets):
         blurred = psf.gaussian_blur(
             blocks.to_blocks(flux, variance, bits, missing, 4, skycell.corner), made_up.SIGMA, 0
         )
-        scale = mapping.pixel_scale(frame.TANSIP, skycell)
-        for n in range(offsets):
-            at = mapping.node_positions(frame.TANSIP, skycell, x, y, (0.005 * n, -0.003 * n), 4)
-            template.sample(blurred, *at, scale)
+        _integrated(blurred, offsets)
 
     return run
 

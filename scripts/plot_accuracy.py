@@ -21,10 +21,9 @@ from syndiff_tasks.demo import frame as demo_frame
 from syndiff_tasks.demo.gaussians import DISC, Gaussians, Mixture, deposit
 from syndiff_tasks.geometry import ffi, mapping, rings
 from syndiff_tasks.geometry.footprint import footprint
-from syndiff_tasks.pixels import background
+from syndiff_tasks.pixels import background, template
 from syndiff_tasks.pixels.blocks import to_blocks
 from syndiff_tasks.pixels.psf import gaussian_blur
-from syndiff_tasks.pixels.template import quadrature_nodes, sample
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -41,14 +40,18 @@ class Pixels(NamedTuple):
     x: np.ndarray
     y: np.ndarray
 
-    def nodes(self, count):
-        """Positions and weights of Gauss-Legendre nodes in all pixels [native px]."""
-        at, weight = np.polynomial.legendre.leggauss(count)
-        u, v = (a.ravel() / 2 for a in np.meshgrid(at, at))
-        tess = np.stack([self.x[:, None] + u, self.y[:, None] + v])
-        px, py = np.tensordot(self.matrix, tess, axes=1) + self.origin[:, None, None]
-        area = np.outer(weight, weight).ravel() / 4 * abs(np.linalg.det(self.matrix))
-        return px, py, np.broadcast_to(area, px.shape)
+
+def sampled(sky, pixels, rule=None):
+    """Template of these pixels, as `template.Sampled` of 1-D arrays."""
+    side = 2 * round(pixels.x.max()) + 1
+    rule = rule or template.rule(sky.sigma, abs(np.linalg.det(pixels.matrix)) ** 0.5)
+    planes = template.blank((side, side))
+    lattice = template.lattice(np.ones((side, side), bool), (0, 0), rule, [(0.0, 0.0)])
+    tess = np.stack(np.meshgrid(lattice.x, lattice.y)) - side // 2
+    px, py = np.tensordot(pixels.matrix, tess, axes=1) + pixels.origin[:, None, None]
+    area = np.full(px.shape, abs(np.linalg.det(pixels.matrix)))
+    template.integrate(template.read(sky, px, py), area, lattice, (0.0, 0.0), planes)
+    return template.Sampled(*(plane.ravel() for plane in planes))
 
 
 def turned(half, angle=0.6, size=SIZE):
@@ -80,13 +83,15 @@ def analytic(pixels, star, sigma):
     return along[0] * along[1]
 
 
-def star_error(u, v=0.0, bin=4, sigma=40.0, nodes=None):
+def star_error(u, v=0.0, bin=4, sigma=40.0, density=None):
     """Largest error of any pixel [of the star's brightest], for a star (u, v) from the middle of one [TESS px]."""
     pixels = turned(3)
     star = pixels.matrix @ [u, v] + pixels.origin
     sky = gaussian_blur(blocks_of(one_star(*star), bin=bin), sigma, 0)
-    nodes = nodes or quadrature_nodes(sky.sigma, SIDE)
-    found = sample(sky, *pixels.nodes(nodes), SIDE)
+    rule = template.rule(sky.sigma, SIDE)
+    if density:
+        rule = rule._replace(density=density, taps=density + 2 * template.BEYOND)
+    found = sampled(sky, pixels, rule)
     truth = analytic(pixels, star, sigma)
     return np.abs(found.flux - truth).max() / truth.max(), abs(found.flux.sum(dtype=float) / truth.sum() - 1)
 
@@ -97,7 +102,7 @@ def worst(places, **settings):
 
 
 def draw_stars(path):
-    """Draw errors against analytic stars: sub-pixel position, size of blocks, blur, quadrature nodes."""
+    """Draw errors against analytic stars: sub-pixel position, size of blocks, blur, points along a pixel."""
     figure, axes = plt.subplots(1, 4, figsize=(11, 3), layout="constrained", sharey=True)
     at = np.linspace(0, 1, 11)
     for sigma in (40.0, 53.0):
@@ -118,12 +123,12 @@ def draw_stars(path):
     print("sigma:", dict(zip(sigmas, (f"{e:.1e}" for e in by_sigma), strict=True)))
     axes[2].semilogy(sigmas, by_sigma, "o-")
     axes[2].set(xlabel="$\\sigma$ of the blur [native px]", title="blocks of 4")
-    counts = range(1, 8)
+    counts = range(1, 7)
     for sigma in (20.0, 40.0, 53.0):
-        by_nodes = [worst(places, sigma=sigma, nodes=nodes) for nodes in counts]
-        print(f"nodes, sigma {sigma}:", dict(zip(counts, (f"{e:.1e}" for e in by_nodes), strict=True)))
-        axes[3].semilogy(counts, by_nodes, "o-", label=f"$\\sigma$ = {sigma:g}")
-    axes[3].set(xlabel="nodes along a pixel")
+        by_points = [worst(places, sigma=sigma, density=count) for count in counts]
+        print(f"points, sigma {sigma}:", dict(zip(counts, (f"{e:.1e}" for e in by_points), strict=True)))
+        axes[3].semilogy(counts, by_points, "o-", label=f"$\\sigma$ = {sigma:g}")
+    axes[3].set(xlabel="points along a pixel")
     axes[3].legend(fontsize=7)
     for one in axes:
         one.grid(alpha=0.3)
@@ -150,7 +155,7 @@ def draw_noise(path, realisations=400):
     for _ in range(realisations):
         flux = np.where(blank, np.nan, rng.normal(0, np.sqrt(variance))).astype(np.float32)
         sky = gaussian_blur(blocks_of(flux, variance.astype(np.float32)), 10.0, 0)
-        found = sample(sky, *quarter.nodes(quadrature_nodes(10.0, SIDE / 4)), SIDE / 4)
+        found = sampled(sky, quarter)
         values.append(found.flux)
     values = np.array(values)
     pulls = values / np.sqrt(found.variance)
@@ -198,7 +203,7 @@ def draw_correlation(axes, realisations=150):
         blocks = blocks_of(rng.standard_normal((SIZE, SIZE), np.float32))
         for sigma, images in noise.items():
             sky = gaussian_blur(blocks, sigma, 0)
-            images.append(sample(sky, *pixels.nodes(4), SIDE).flux.reshape(square, square))
+            images.append(sampled(sky, pixels).flux.reshape(square, square))
     for (sigma, images), shade in zip(noise.items(), ("tab:blue", "tab:orange"), strict=True):
         images = np.array(images)[:, 1:-1, 1:-1]  # the outermost may miss sky
         count = images.shape[2]

@@ -764,20 +764,38 @@ def integrate(plan, frame, groups, offsets, oversampling, progress):
         One an offset, each plane of the frame's shape; pixels without owner have no data.
     """
     templates = [template.blank(frame.owner.shape) for _ in offsets]
-    boxes = ndimage.find_objects(frame.owner + 1)
-    for index, skycell in enumerate(plan.footprint.skycells):
+    fine = [tuple(oversampling * value for value in offset) for offset in offsets]
+    for index, box in enumerate(ndimage.find_objects(frame.owner + 1)):
+        skycell = plan.footprint.skycells[index]
         blurred = read_blurred(groups[skycell.name].path)
-        scale = mapping.pixel_scale(plan.tansip, skycell) / oversampling
-        nodes = template.quadrature_nodes(blurred.sigma, scale)
-        y, x = np.nonzero(frame.owner[boxes[index]] == index)
-        y, x = y + boxes[index][0].start, x + boxes[index][1].start
-        for planes, offset in zip(templates, offsets, strict=True):
-            fine = tuple(oversampling * value for value in offset)
-            at = mapping.node_positions(frame.tansip, skycell, x, y, fine, nodes)
-            for plane, values in zip(planes, template.sample(blurred, *at, scale), strict=True):
-                plane[y, x] = values
+        rule = template.rule(blurred.sigma, mapping.pixel_scale(plan.tansip, skycell) / oversampling)
+        owned, corner = frame.owner[box] == index, (box[1].start, box[0].start)
+        for some in template.together(rule, list(zip(fine, templates, strict=True))):
+            lattice = template.lattice(owned, corner, rule, [offset for offset, _ in some])
+            integrate_skycell(frame.tansip, skycell, blurred, lattice, some)
         progress.step(skycell.name)
     return templates
+
+
+def integrate_skycell(tansip, skycell, blurred, lattice, templates):
+    """Integrate a blurred skycell over the pixels of a lattice.
+
+    Parameters
+    ----------
+    tansip : ffi_geometry.TanSip
+        Of the template without offset.
+    skycell : rings.Skycell
+    blurred : psf.Blurred
+        The skycell.
+    lattice : template.Lattice
+        Of its pixels.
+    templates : list of ((float, float), template.Sampled)
+        Offsets [template px] for which the lattice is laid, and the templates to be filled in.
+    """
+    at = mapping.native_positions(tansip, skycell, lattice.x, lattice.y, lattice.start, lattice.stop)
+    points = template.read(blurred, at.px, at.py)
+    for offset, planes in templates:
+        template.integrate(points, at.area, lattice, offset, planes)
 
 
 def write_template(path, sampled, frame, plan, offset, described, groups):

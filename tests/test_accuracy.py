@@ -427,10 +427,11 @@ def test_pieces_hold_all_the_light_that_whole_skycells_would_give(junction):
     for index, piece in enumerate(pieces(junction.plan)):
         row, column = np.nonzero(junction.plan.footprint.owner == index)
         x, y = column + junction.plan.region.x0, row + junction.plan.region.y0
-        nodes = mapping.node_positions(junction.plan.tansip, piece.skycell, x, y, OFFSETS[1], 4)
+        edges = np.stack([x + u for u in (-0.8, 0.8)] * 2), np.stack([y + v for v in (-0.8, -0.8, 0.8, 0.8)])
+        px, py = mapping.tess_to_ps1(junction.plan.tansip, piece.skycell, *edges)
         for place, low, high, end in (
-            (nodes.px, piece.x0, piece.x1, piece.skycell.nx),
-            (nodes.py, piece.y0, piece.y1, piece.skycell.ny),
+            (px, piece.x0, piece.x1, piece.skycell.nx),
+            (py, piece.y0, piece.y1, piece.skycell.ny),
         ):
             assert low == 0 or place.min() - low > 5 * SIGMA
             assert high == end or high - place.max() > 5 * SIGMA

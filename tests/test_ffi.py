@@ -376,11 +376,14 @@ def kernel_results():
     found = footprint.footprint(tansip, ffi.Region(30, 0, 70, 20), survey)
     skycell = found.skycells[0]
     y, x = np.nonzero(found.owner == 0)
-    nodes = mapping.node_positions(tansip, skycell, x[:5] + 30, y[:5], (0.3, -0.2), 4)
+    lines = np.arange(3.0)
+    lattice = mapping.native_positions(
+        tansip, skycell, lines + x[0] + 30, lines + y[0], np.zeros(3, int), lines.astype(int)
+    )
     sky = ffi.pixel_to_sky(tansip, np.array([60.0, 66.0, 2000.0]), np.array([5.0, 19.0, 1.0]))
     results = {
         "owners": found.owner,
-        "nodes": nodes,
+        "lattice": lattice,
         "back": ffi.sky_to_pixel(tansip, *sky),
         "index": mapping.pixel_index_map(tansip, skycell._replace(nx=300, ny=200), ffi.FRAME_SHAPE)[::10, ::10],
         "catalogue": rings.Catalogue(found.skycells).owner(*sky),

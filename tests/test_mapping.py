@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import shapely
 from numba import config
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from test_ffi import astropy_wcs, tess_wcs
 from test_rings import SURVEY
 
@@ -93,35 +93,41 @@ def test_index_map_of_a_cutout_counts_the_cutouts_own_pixels():
     assert index[288, 320] == 3 * 5 + 2
 
 
-@pytest.mark.parametrize("offset", [(0.0, 0.0), (0.3, -0.2), (0.003, 0.0)])
-def test_nodes_are_gauss_legendre_nodes_of_the_shifted_pixel(offset):
-    tansip = tess_wcs()
-    skycell = skycell_at(tansip, 60, 20)
-    x, y = np.array([44, 60, 61]), np.array([0, 20, 25])
-    nodes = mapping.node_positions(tansip, skycell, x, y, offset, 3)
-    # The nodes of order 3 are 0 and +- sqrt(3/5), with weights 8/9 and 5/9, on an interval of length 2.
-    step = np.array([-1, 0, 1]) * np.sqrt(3 / 5) / 2
-    node_x = (x - offset[0])[:, None] + np.tile(step, 3)
-    node_y = (y - offset[1])[:, None] + np.repeat(step, 3)
-    sky = astropy_wcs(tansip).all_pix2world(node_x, node_y, 0)
-    px, py = rings.wcs(skycell).all_world2pix(*sky, 0)
-    assert_allclose(nodes.px, px, atol=2e-6)
-    assert_allclose(nodes.py, py, atol=2e-6)
-    shares = np.outer([5 / 18, 8 / 18, 5 / 18], [5 / 18, 8 / 18, 5 / 18]).ravel()
-    assert_allclose(nodes.weight / nodes.weight.sum(axis=1, keepdims=True), np.tile(shares, (3, 1)), rtol=1e-3)
-
-
-@pytest.mark.parametrize("nodes", [2, 4])
-def test_node_weights_add_up_to_the_area_of_the_pixel_between_its_mapped_edges(nodes):
+def test_a_lattice_is_seen_where_the_chain_of_both_astropy_coordinates_has_it():
     tansip = tess_wcs()
     for corner in CORNERS:
         skycell = skycell_at(tansip, *corner)
-        weight = mapping.node_positions(tansip, skycell, [corner[0]], [corner[1]], (0.2, 0.1), nodes).weight.sum()
+        x, y = corner[0] + np.array([-0.7, 0.0, 0.3, 40.1]), corner[1] + np.array([0.2, 1.0, -3.0])
+        found = mapping.native_positions(tansip, skycell, x, y, np.zeros(3, int), np.full(3, 4))
+        sky = astropy_wcs(tansip).all_pix2world(*np.meshgrid(x, y), 0)
+        px, py = rings.wcs(skycell).all_world2pix(*sky, 0)
+        assert_allclose(found.px, px, atol=2e-6)
+        assert_allclose(found.py, py, atol=2e-6)
+
+
+def test_columns_that_are_not_wanted_are_left_out():
+    tansip = tess_wcs()
+    skycell = skycell_at(tansip, 60, 20)
+    lattice = np.arange(60.0, 65), np.arange(20.0, 23)
+    whole = mapping.native_positions(tansip, skycell, *lattice, np.zeros(3, int), np.full(3, 5))
+    some = mapping.native_positions(tansip, skycell, *lattice, np.array([0, 2, 3]), np.array([0, 5, 4]))
+    wanted = np.array([[0, 0, 0, 0, 0], [0, 0, 1, 1, 1], [0, 0, 0, 1, 0]], bool)
+    for plane, full, blank in zip(some, whole, (np.nan, np.nan, 0.0), strict=True):
+        assert_array_equal(plane, np.where(wanted, full, blank))
+
+
+def test_areas_add_up_to_that_of_the_pixel_between_its_mapped_edges():
+    tansip = tess_wcs()
+    at, weight = np.polynomial.legendre.leggauss(4)
+    for corner in CORNERS:
+        skycell = skycell_at(tansip, *corner)
+        lattice = corner[0] - 0.2 + at / 2, corner[1] - 0.1 + at / 2
+        area = mapping.native_positions(tansip, skycell, *lattice, np.zeros(4, int), np.full(4, 4)).area
         along = np.linspace(-0.5, 0.5, 101)
         edge_x = np.concatenate([along, np.full(101, 0.5), -along, np.full(101, -0.5)]) + corner[0] - 0.2
         edge_y = np.concatenate([np.full(101, -0.5), along, np.full(101, 0.5), -along]) + corner[1] - 0.1
         outline = shapely.Polygon(np.stack(mapping.tess_to_ps1(tansip, skycell, edge_x, edge_y), axis=1))
-        assert weight == pytest.approx(outline.area, rel=1e-7)
+        assert weight @ area @ weight / 4 == pytest.approx(outline.area, rel=1e-7)
 
 
 def test_jacobian_and_scale_are_the_finite_differences_of_the_mapping():

@@ -27,9 +27,10 @@ from syndiff_tasks.pixels.mask import DQ, PS1
 ALONE = "1727,752,1739,764"  # all of one skycell, and no other projection near
 FLAWED = (1732.7, 757.6)  # FFI pixel, not the middle of one
 NO_OFFSET = [(0.0, 0.0)]
-# Flags travel at least a sigma, and at most so much further: the gap between nodes (14 native px), half a sample of
-# the blurred plane (6), the block in which the flaw lies and the one up to which distances are rounded (4 each).
-FURTHER = 14 + 6 + 4 + 4
+# Flags travel at least a sigma, and at most so much further: half the gap between points (14 native px) twice, since
+# the next point may lie beyond the pixel, half a sample of the blurred plane (6), the block in which the flaw lies and
+# the one up to which distances are rounded (4 each).
+FURTHER = 2 * 14 + 6 + 4 + 4
 LINEAR = bands.Scaling(0.0, 1.0, None, None, None, 1.0)
 
 

@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
+import affine_frame
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -16,6 +17,7 @@ from astropy.wcs import WCS, FITSFixedWarning
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 
+from syndiff_tasks import stages
 from syndiff_tasks.geometry import ffi, mapping, rings
 from syndiff_tasks.io import fitsfile
 from syndiff_tasks.pixels import bands, blocks, psf, template
@@ -113,9 +115,12 @@ def sampled(galaxy, sky, offset=(0.0, 0.0), half=4):
     cell = rings.rings_v3().skycell(SKYCELL)
     tansip = pointed_at(*(place + 120 for place in galaxy.corner))
     x, y = (a.ravel() for a in np.meshgrid(*2 * [np.arange(20 - half, 21 + half)]))
-    scale = mapping.pixel_scale(tansip, cell)
-    nodes = mapping.node_positions(tansip, cell, x, y, offset, template.quadrature_nodes(sky.sigma, scale))
-    return x, y, tansip, template.sample(sky, *nodes, scale)
+    planes = template.blank((2 * half + 1, 2 * half + 1))
+    rule = template.rule(sky.sigma, mapping.pixel_scale(tansip, cell))
+    lattice = template.lattice(np.ones(planes.dq.shape, bool), (0, 0), rule, [offset])
+    cut = ffi.cropped(tansip, 20 - half, 20 - half)
+    stages.integrate_skycell(cut, cell, sky, lattice, [(offset, planes)])
+    return x, y, tansip, template.Sampled(*(plane.ravel() for plane in planes))
 
 
 def test_the_cutout_lies_in_its_skycell_where_its_own_header_says(galaxy):
@@ -155,11 +160,9 @@ def test_flux_of_the_galaxy_is_the_plain_aperture_sum_of_its_native_pixels(galax
 def in_squares(galaxy, sky, blank):
     """Template pixels of 82 x 82 whole native px, 7 x 7 about the cut-out, and plain sums of blurred native pixels."""
     side, first = 82, REACH + 120 - 82 * 7 // 2
-    at, weight = np.polynomial.legendre.leggauss(4)
     x, y = (a.ravel() for a in np.meshgrid(*2 * [first + side * np.arange(7)]))
-    u, v = ((a.ravel() + 1) * side / 2 - 0.5 - REACH for a in np.meshgrid(at, at))
-    area = np.broadcast_to(np.outer(weight, weight).ravel() * side**2 / 4, (x.size, u.size))
-    found = template.sample(sky, x[:, None] + u + galaxy.corner[0], y[:, None] + v + galaxy.corner[1], area, side)
+    origin = np.add(galaxy.corner, first + (side - 1) / 2 - REACH)
+    found = affine_frame.sampled((side * np.eye(2), origin), sky, (0, 0, 7, 7))
 
     def plain(plane):
         smooth = gaussian_filter(amid_zeros(plane), SIGMA, mode="constant", truncate=7)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from affine_frame import sampled
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.interpolate import RectBivariateSpline
 from scipy.special import erf
@@ -16,7 +17,7 @@ from syndiff_tasks.pixels import template
 from syndiff_tasks.pixels.blocks import to_blocks
 from syndiff_tasks.pixels.mask import DQ, bit_mask
 from syndiff_tasks.pixels.psf import gaussian_blur, prf_blur, resample_prf
-from syndiff_tasks.pixels.template import quadrature_nodes, sample
+from syndiff_tasks.pixels.template import rule
 
 STAR = 1.87  # PS1 stars, FWHM 4.4 px
 
@@ -42,13 +43,9 @@ def nodes(frame, x, y, count):
     return px, py, np.broadcast_to(weights, px.shape)
 
 
-def scale_of(frame):
-    return math.sqrt(abs(np.linalg.det(frame[0])))
-
-
-def pixels(frame, blurred, x, y):
-    scale = scale_of(frame)
-    return sample(blurred, *nodes(frame, x, y, quadrature_nodes(blurred.sigma, scale)), scale)
+def pixels(frame, blurred, reach, offset=(0.0, 0.0), rule=None):
+    """Template of the pixels -reach .. reach, in the order of `grid_of`."""
+    return sampled(frame, blurred, (-reach, -reach, reach + 1, reach + 1), offset, rule)
 
 
 def star_image(size, star, sigma=STAR):
@@ -91,10 +88,10 @@ STARS = [(350.2, 349.1), (391.0, 352.4), (322.9, 401.7), (349.5, 310.8)]
 def test_star_agrees_with_the_analytic_one(bin, sigma, worst):
     frame = affine()
     x, y = grid_of(3)
-    x, y = x - 0.3, y + 0.2  # the offset moves stars the other way
+    x, y = x - 0.3, y + 0.2
     for star in STARS:
         blurred = gaussian_blur(blocks_of(star_image(700, star), bin, corner=(6003, 12009)), sigma, ignore=0)
-        found = pixels(frame, blurred, x, y)
+        found = pixels(frame, blurred, 3, (0.3, -0.2))
         truth = star_in_pixels(frame, star, math.hypot(sigma, STAR), x, y)
         flux = found.flux * found.coverage  # the frame ends within reach of the outermost pixels
         assert np.abs(flux - truth).max() < worst * truth.max()
@@ -106,7 +103,7 @@ def test_star_agrees_with_the_analytic_one(bin, sigma, worst):
 def test_blocks_of_1_agree_with_blocks_of_4():
     frame = affine()
     image = sum(f * star_image(700, s) for f, s in zip((1, 0.3, 0.7, 0.1), STARS, strict=True))
-    one, four = (pixels(frame, gaussian_blur(blocks_of(image, b), 40, ignore=0), *grid_of(3)).flux for b in (1, 4))
+    one, four = (pixels(frame, gaussian_blur(blocks_of(image, b), 40, ignore=0), 3).flux for b in (1, 4))
     assert np.abs(one - four).max() < 5e-4 * one.max()
 
 
@@ -115,8 +112,8 @@ def test_without_a_blur_flux_is_right_to_half_a_percent_and_centroid_to_a_hundre
     x, y = grid_of(1)
     for star in np.array(STARS) - 150:
         blurred = gaussian_blur(blocks_of(star_image(400, star), 4), 0, ignore=0)
-        flux = pixels(frame, blurred, x, y).flux
-        truth = star_in_pixels(frame, star, math.hypot(4 / math.sqrt(2), STAR), x, y)
+        flux = pixels(frame, blurred, 1).flux
+        truth = star_in_pixels(frame, star, math.hypot(blurred.sigma, STAR), x, y)
         assert abs(flux.sum() - 1) < 5e-3
         assert np.abs(flux - truth).max() < 2e-2 * truth.max()
         for axis in (x, y):
@@ -127,7 +124,7 @@ def test_a_sparser_star_field_keeps_its_total_flux():
     frame, rng = affine(scale=41, size=700), np.random.default_rng(7)
     fluxes, stars = rng.uniform(0.1, 1, 20), rng.uniform(280, 420, (20, 2))
     image = sum(f * star_image(700, s) for f, s in zip(fluxes, stars, strict=True))
-    found = pixels(frame, gaussian_blur(blocks_of(image, 4), 20, ignore=0), *grid_of(5))
+    found = pixels(frame, gaussian_blur(blocks_of(image, 4), 20, ignore=0), 5)
     assert abs((found.flux * found.coverage).sum() / fluxes.sum() - 1) < 1e-4
 
 
@@ -138,7 +135,7 @@ def test_a_constant_sky_is_constant_up_to_its_holes_and_coverage_tells_them():
     sky[:150] = np.nan
     blurred = gaussian_blur(blocks_of(sky, 4), 40, ignore=0)
     x, y = grid_of(2)
-    found = pixels(frame, blurred, x, y)
+    found = pixels(frame, blurred, 2)
     area = abs(np.linalg.det(frame[0]))
     seen = found.coverage > 0.01
     assert_allclose(found.flux[seen], 2.5 * area, rtol=2e-5)
@@ -165,7 +162,7 @@ def test_masked_counts_native_pixels_with_a_bit():
     marked[350:] = False
     blurred = gaussian_blur(blocks_of(np.zeros(marked.shape), 4, mask=marked.astype(np.uint16) * 64), 40, ignore=0)
     x, y = grid_of(2)
-    found = pixels(frame, blurred, x, y)
+    found = pixels(frame, blurred, 2)
     area = abs(np.linalg.det(frame[0]))
     assert_allclose(found.masked, covered(frame, marked, 40, x, y) * area, atol=5e-4 * area)
 
@@ -173,14 +170,13 @@ def test_masked_counts_native_pixels_with_a_bit():
 def test_without_data_flux_is_nan_and_dq_says_so():
     frame = affine(size=300)
     blurred = gaussian_blur(blocks_of(np.ones((300, 300)), 4), 20, ignore=0)
-    x, y = np.array([0.0, 40.0, np.nan]), np.zeros(3)
-    found = pixels(frame, blurred, x, y)
+    found = sampled(frame, blurred, (0, 0, 41, 1))
     assert np.isfinite(found.flux[0]) and found.dq[0] == 0
     for plane in (found.flux, found.variance):
-        assert np.isnan(plane[1:]).all()
+        assert np.isnan(plane[10:]).all()
     for plane in (found.coverage, found.count, found.masked):
-        assert_array_equal(plane[1:], 0)
-    assert_array_equal(found.dq[1:], DQ.NO_PS1)
+        assert_array_equal(plane[10:], 0)
+    assert_array_equal(found.dq[10:], DQ.NO_PS1)
     assert {a.dtype for a in found[:-1]} == {np.dtype(np.float32)} and found.dq.dtype == np.uint8
 
 
@@ -192,7 +188,7 @@ def test_every_pixel_within_sigma_of_a_flagged_one_is_flagged_and_none_far_off()
         star = rng.uniform(250, 450, 2).astype(int)
         mask = np.zeros((700, 700), np.uint16)
         mask[star[1], star[0]] = bit_mask([12])
-        found = pixels(frame, gaussian_blur(blocks_of(np.zeros(mask.shape), 4, mask=mask), 40, bit_mask([12])), x, y)
+        found = pixels(frame, gaussian_blur(blocks_of(np.zeros(mask.shape), 4, mask=mask), 40, bit_mask([12])), 3)
         u, v = np.linalg.solve(matrix, star - origin)
         far = 82 * np.hypot(np.maximum(np.abs(x - u) - 0.5, 0), np.maximum(np.abs(y - v) - 0.5, 0))
         flagged = (found.dq & DQ.IGNORED_BIT) > 0
@@ -200,35 +196,90 @@ def test_every_pixel_within_sigma_of_a_flagged_one_is_flagged_and_none_far_off()
         assert not flagged[far > 1.5 * (40 + 14 + 12)].any()
 
 
-def star_error(count, sigma, frame):
-    """Worst error of Gauss-Legendre, of the peak, for Gaussians all over a TESS pixel."""
-    x, y = grid_of(2)
+def star_error(density, sigma, frame):
+    """Worst error of the sum over points, of the peak, for Gaussians all over a TESS pixel."""
+    chosen = rule(sigma, 82.0)
+    trial = chosen._replace(density=density, taps=density + 2 * template.BEYOND)
+    x, y = grid_of(3)
     worst = 0.0
-    for u in np.linspace(0, 0.5, 6):
-        for v in np.linspace(0, 0.5, 6):
+    for u in np.linspace(-0.5, 0.5, 7):
+        for v in np.linspace(-0.5, 0.5, 7):
             star = frame[0] @ [u, v] + frame[1]
-            px, py, w = nodes(frame, x, y, count)
-            summed = (w * np.exp(-((px - star[0]) ** 2 + (py - star[1]) ** 2) / (2 * sigma**2))).sum(axis=1)
+            total = 0.0
+            for (along, across), at in summed_points(trial, x, y):
+                px, py = np.tensordot(frame[0], at, axes=1) + frame[1][:, None]
+                value = np.exp(-((px - star[0]) ** 2 + (py - star[1]) ** 2) / (2 * sigma**2))
+                total = total + along * across * value
             truth = star_in_pixels(frame, star, sigma, x, y)
-            worst = max(worst, np.abs(summed / (2 * math.pi * sigma**2) - truth).max() / truth.max())
+            found = total * 82.0**2 / (2 * math.pi * sigma**2)
+            worst = max(worst, np.abs(found - truth).max() / truth.max())
     return worst
 
 
-@pytest.mark.parametrize("sigma", [15, 28, 40, 53])
-def test_the_chosen_nodes_integrate_stars_and_fewer_do_not(sigma):
+def summed_points(trial, x, y):
+    """Weights (x, y) and places of each of the points that are summed for the pixels x, y."""
+    weights = template.weights(trial, 0.0)
+    line = (weights.first + np.arange(trial.taps) + 0.5) / trial.density - 0.5
+    for along, u in zip(weights.flux, line, strict=True):
+        for across, v in zip(weights.flux, line, strict=True):
+            yield (along, across), np.stack([x + u, y + v])
+
+
+@pytest.mark.parametrize("sigma", [28, 40])
+def test_the_chosen_points_integrate_stars_and_fewer_do_not(sigma):
     frame = affine(shear=0)
-    count = quadrature_nodes(sigma, 82.0)
-    assert star_error(count, sigma, frame) < 2.5e-4 < 5 * star_error(count - 1, sigma, frame)
-    assert template._quadrature_error(count, sigma / 82) < template._quadrature_error(count - 1, sigma / 82)
+    density = rule(sigma, 82.0).density
+    assert star_error(density, sigma, frame) < 2e-4 < 5 * star_error(density - 1, sigma, frame)
 
 
-def test_four_nodes_suffice_for_the_default_blur_more_are_taken_without_and_one_for_a_prf():
-    assert quadrature_nodes(40, 82.0) == 4
-    assert 24 <= quadrature_nodes(4 / math.sqrt(2), 82.0) <= 32
-    assert quadrature_nodes(40, 20.5) <= 3
-    assert quadrature_nodes(None, 82.0) == 1
+def test_three_points_along_a_pixel_suffice_for_the_default_blur_more_are_taken_without_and_one_for_a_prf():
+    assert rule(40, 82.0).density == 3
+    assert 20 <= rule(4 * math.sqrt(7 / 12), 82.0).density <= 34
+    assert rule(40, 20.5).density == 3
+    assert rule(None, 82.0).density == 1
     with pytest.raises(ValueError, match="both positive"):
-        quadrature_nodes(0, 82.0)
+        rule(0, 82.0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.1, -0.3, 2.4])
+def test_weights_are_right_for_constants_and_slopes_and_the_same_for_a_pixel_further(offset):
+    chosen = rule(40, 82.0)
+    weights = template.weights(chosen, offset)
+    at = (weights.first + np.arange(chosen.taps) + 0.5) / chosen.density - 0.5
+    assert_allclose(weights.flux.sum(dtype=float), 1, atol=1e-6)
+    assert_allclose((weights.flux * at).sum(dtype=float), -offset, atol=1e-4)
+    assert (weights.variance >= 0).all()
+    further = template.weights(chosen, offset - 1)
+    assert further.first == weights.first + chosen.density
+    assert_allclose(further.flux, weights.flux, atol=1e-6)
+
+
+def test_a_lattice_for_more_offsets_holds_the_same_points():
+    chosen = rule(40, 82.0)
+    owned = np.tri(7, 9, 2, dtype=bool)
+    few = template.lattice(owned, (50, 60), chosen, [(0.1, -0.2)])
+    more = template.lattice(owned, (50, 60), chosen, [(0.1, -0.2), (1.4, 0.0), (-2.0, 3.0)])
+    right, up = few.first_x - more.first_x, few.first_y - more.first_y
+    assert_array_equal(more.x[right : right + len(few.x)], few.x)
+    assert_array_equal(more.y[up : up + len(few.y)], few.y)
+
+
+def test_points_that_no_owned_pixel_needs_are_not_asked_for():
+    chosen = rule(40, 82.0)
+    owned = np.tri(7, 9, 2, dtype=bool)
+    offsets = [(0.1, -0.2), (0.6, 0.3)]
+    laid = template.lattice(owned, (50, 60), chosen, offsets)
+    needed = np.zeros((len(laid.y), len(laid.x)), bool)
+    for offset in offsets:
+        x, y = (template.weights(chosen, value).first for value in offset)
+        for row, column in np.argwhere(owned):
+            first_x, first_y = x - laid.first_x + 3 * column, y - laid.first_y + 3 * row
+            needed[first_y : first_y + chosen.taps, first_x : first_x + chosen.taps] = True
+    asked = np.zeros_like(needed)
+    for row, (start, stop) in enumerate(zip(laid.start, laid.stop, strict=True)):
+        asked[row, start:stop] = True
+    assert not (needed & ~asked).any()
+    assert asked.sum() < 1.1 * needed.sum() < 0.9 * needed.size
 
 
 def shares(frame, x, y, size, sigma):
@@ -254,8 +305,9 @@ def noisy_frame():
 def test_variance_is_the_sum_of_squared_shares(scale, sigma, bin):
     variance, blank = noisy_frame()
     frame = affine(scale=scale, size=200, shear=0)
-    x, y = grid_of(int(70 / scale))
-    found = pixels(frame, gaussian_blur(blocks_of(np.where(blank, np.nan, 0), bin, variance), sigma, ignore=0), x, y)
+    reach = int(70 / scale)
+    x, y = grid_of(reach)
+    found = pixels(frame, gaussian_blur(blocks_of(np.where(blank, np.nan, 0), bin, variance), sigma, ignore=0), reach)
     share = shares(frame, x, y, 200, sigma) * ~blank
     coverage = share.sum(axis=(1, 2)) / scale**2
     truth = (share**2 * variance).sum(axis=(1, 2)) / coverage**2
@@ -266,13 +318,12 @@ def test_variance_is_the_sum_of_squared_shares(scale, sigma, bin):
 def test_scatter_of_noise_is_what_variance_says_at_holes_and_borders_too():
     variance, blank = noisy_frame()
     frame = affine(scale=20.5, size=200, shear=0)
-    x, y = grid_of(3)
     rng = np.random.default_rng(9)
     values = []
     for _ in range(400):
         noise = rng.normal(0, np.sqrt(variance))
         blocks = blocks_of(np.where(blank, np.nan, noise), 4, variance)
-        found = pixels(frame, gaussian_blur(blocks, 10, ignore=0), x, y)
+        found = pixels(frame, gaussian_blur(blocks, 10, ignore=0), 3)
         values.append(found.flux)
     pulls = np.array(values) / np.sqrt(found.variance)
     width = pulls.std(axis=0)
@@ -300,19 +351,19 @@ def made_up_prf():
     return response(at[None, :], at[:, None]), response
 
 
-def prf_template(prf, star, size=1000, bin=4, x=0, y=0):
+def prf_template(prf, star, size=1000, bin=4):
     frame = affine(size=size)
     kernel = resample_prf(prf, np.linalg.inv(frame[0]), bin)
     point = star_image(size, star, sigma=0.8)  # as good as a point beside a TESS pixel, and well sampled itself
     blurred = prf_blur(blocks_of(point, bin), kernel, ignore=0)
-    return frame, pixels(frame, blurred, x, y)
+    return frame, pixels(frame, blurred, 3)
 
 
 def test_template_with_a_prf_is_what_each_pixel_receives_of_the_star():
     prf, response = made_up_prf()
     star = (512.3, 488.9)
     x, y = grid_of(3)
-    frame, found = prf_template(prf, star, x=x, y=y)
+    frame, found = prf_template(prf, star)
     u, v = np.linalg.solve(frame[0], np.array(star) - frame[1])
     truth = response(x - u, y - v) / (prf.sum() / 81)
     flux = found.flux * found.coverage
@@ -331,7 +382,7 @@ def test_template_with_a_real_prf_is_the_prf_at_the_pixel_centres():
         prf = fits.getdata(path).astype(float)
         star = (480.4, 521.7)
         x, y = grid_of(3)
-        frame, found = prf_template(prf, star, x=x, y=y)
+        frame, found = prf_template(prf, star)
         u, v = np.linalg.solve(frame[0], np.array(star) - frame[1])
         at = (np.arange(117) - 58) / 9
         truth = RectBivariateSpline(at, at, prf)(y - v, x - u, grid=False) / (prf.sum() / 81)
@@ -347,36 +398,29 @@ def test_variance_with_a_kernel_is_the_sum_of_squared_shares():
     variance, blank = noisy_frame()
     line = np.exp(-((np.arange(-15, 16) * 4) ** 2) / (2 * 12**2))
     blurred = prf_blur(blocks_of(np.where(blank, np.nan, 0), 4, variance), np.outer(line, line), ignore=0)
-    x, y = grid_of(3)
-    found = pixels(frame, blurred, x, y)
-    px, py, w = nodes(frame, x, y, 1)
+    found = pixels(frame, blurred, 3)
+    px, py, w = nodes(frame, *grid_of(3), 1)
     gx, gy = (np.exp(-((np.arange(200) - c) ** 2) / (2 * 12**2)) for c in (px, py))
     share = w[:, :, None] * gy[:, :, None] * gx[:, None, :] / (2 * math.pi * 12**2) * ~blank
     coverage = share.sum(axis=(1, 2)) / 20.5**2
     assert_allclose(found.variance, (share**2 * variance).sum(axis=(1, 2)) / coverage**2, rtol=0.03)
 
 
-def test_nodes_that_are_no_square_grid_are_refused():
-    blurred = gaussian_blur(blocks_of(np.ones((100, 100)), 4), 20, ignore=0)
-    for shape in ((5, 3), (5,), (5, 0)):
-        with pytest.raises(ValueError, match="q x q nodes"):
-            sample(blurred, *3 * [np.ones(shape)], 82.0)
-    with pytest.raises(ValueError, match="q x q nodes"):
-        sample(blurred, np.ones((5, 4)), np.ones((5, 4)), np.ones((1, 4)), 82.0)
-
-
-def test_a_prf_is_read_at_pixel_centres_only():
-    line = np.exp(-(np.arange(-15, 16) ** 2) / 32)
-    blurred = prf_blur(blocks_of(np.ones((100, 100)), 4), np.outer(line, line), ignore=0)
-    with pytest.raises(ValueError, match="1 node a pixel, not 4 x 4"):
-        sample(blurred, *3 * [np.ones((2, 16))], 82.0)
+def test_a_prf_is_read_at_the_centres_of_the_moved_pixels():
+    chosen = rule(None, 82.0)
+    laid = template.lattice(np.ones((2, 3), bool), (10, 20), chosen, [(0.25, -0.5)])
+    assert_array_equal(laid.x, [9.75, 10.75, 11.75])
+    assert_array_equal(laid.y, [20.5, 21.5])
+    assert template.together(chosen, ["a", "b"]) == [["a"], ["b"]]
+    assert template.together(rule(40, 82.0), ["a", "b"]) == [["a", "b"]]
 
 
 def test_the_kernel_does_the_same_without_numba(monkeypatch):
     blocks = blocks_of(np.random.default_rng(0).random((60, 60)), 4)
     blurred = gaussian_blur(blocks, 8, ignore=0)
     frame = affine(scale=16, size=60)
-    compiled = pixels(frame, blurred, *grid_of(3))
-    monkeypatch.setattr(template, "_integrate", getattr(template._integrate, "py_func", template._integrate))
-    for one, other in zip(compiled, pixels(frame, blurred, *grid_of(3)), strict=True):
+    compiled = pixels(frame, blurred, 3, (0.2, 0.1))
+    for kernel in ("_read", "_integrate"):
+        monkeypatch.setattr(template, kernel, getattr(getattr(template, kernel), "py_func", getattr(template, kernel)))
+    for one, other in zip(compiled, pixels(frame, blurred, 3, (0.2, 0.1)), strict=True):
         assert_allclose(one, other, rtol=1e-5)

@@ -5,7 +5,6 @@ skycell and the distortion-free pixels of an FFI are joined by one 3 x 3 matrix,
 polynomial: direct one way, an iteration the other way, done once for every node of a coarse grid.
 """
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -26,12 +25,12 @@ class NodeGrid(NamedTuple):
     y: np.ndarray
 
 
-class Nodes(NamedTuple):
-    """Quadrature nodes of n TESS pixels: native 0-based pixels and weights, each (n, nodes * nodes)."""
+class Positions(NamedTuple):
+    """Positions in a skycell, each array (ny, nx): 0-based native px, and the area of a TESS pixel [native px]."""
 
     px: np.ndarray
     py: np.ndarray
-    weight: np.ndarray
+    area: np.ndarray
 
 
 def homography(tansip, skycell):
@@ -239,44 +238,26 @@ def plane_to_plane(skycell_from, skycell_to, x, y):
     return px / w, py / w
 
 
-@functools.cache
-def _gauss_legendre(nodes):
-    points, weights = np.polynomial.legendre.leggauss(nodes)
-    return points / 2, weights / 2
-
-
-def node_positions(tansip, skycell, x, y, offset, nodes):
-    """Quadrature nodes inside TESS pixels, seen in a skycell.
+def native_positions(tansip, skycell, x, y, start, stop):
+    """Where a lattice of TESS positions is seen in a skycell.
 
     Parameters
     ----------
     tansip : TanSip
     skycell : Skycell
-    x, y : array_like of int, shape (n,)
-        0-based pixels of the template.
-    offset : tuple of float
-        (dx, dy) [TESS px]; the template's pixel (x, y) shows the sky at (x - dx, y - dy) of the FFI.
-    nodes : int
-        Gauss-Legendre nodes along each axis of a pixel.
+    x, y : ndarray of float64, shapes (nx,), (ny,)
+        0-based TESS px of the lattice's columns and rows.
+    start, stop : ndarray of int, shape (ny,)
+        The columns that are wanted in each row, half-open.
 
     Returns
     -------
-    Nodes
-        In each row the nodes of a pixel with x running fastest. `weight` is the quadrature weight times the area of a
-        TESS pixel there, so that it adds up to the pixel's area [native px^2].
-
-    Notes
-    -----
-    Midpoint nodes are 1.3 % wrong for a star of 40 px in a TESS pixel, 4 x 4 Gauss-Legendre nodes below 1e-4
-    (design.md section 2).
+    Positions
+        Exact; NaN, and area 0, for columns that are not wanted.
     """
-    u = np.asarray(x, np.float64) - (tansip.crpix1 - 1) - offset[0]
-    v = np.asarray(y, np.float64) - (tansip.crpix2 - 1) - offset[1]
-    points, weights = _gauss_legendre(nodes)
-    result = Nodes(*(np.empty((len(u), nodes * nodes)) for _ in Nodes._fields))
-    _fill_nodes(
-        result.px, result.py, result.weight, u, v, points, weights, tansip.a, tansip.b, homography(tansip, skycell)
-    )
+    u, v = np.asarray(x, float) - (tansip.crpix1 - 1), np.asarray(y, float) - (tansip.crpix2 - 1)
+    result = Positions(*(np.full((len(v), len(u)), blank) for blank in (np.nan, np.nan, 0.0)))
+    _fill_positions(result, (u, v, start, stop), tansip.a, tansip.b, homography(tansip, skycell))
     return result
 
 
@@ -301,41 +282,36 @@ def _native_position(u, v, a, b, matrix):
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill_nodes(px, py, weight, u, v, points, weights, a, b, matrix):
-    nodes, terms = len(points), len(a)
+def _fill_positions(out, lattice, a, b, matrix):
+    us, vs, start, stop = lattice
+    terms = len(a)
     h00, h01, h02 = matrix[0]
     h10, h11, h12 = matrix[1]
     h20, h21, h22 = matrix[2]
-    node_u = np.empty(nodes)
-    rows = np.empty((4, terms))
-    sums = np.empty((6, nodes))
-    for n in range(len(u)):
-        for i in range(nodes):
-            node_u[i] = u[n] + points[i]
-        for j in range(nodes):
-            node_v = v[n] + points[j]
-            ffi.row_polynomial(a, node_v, rows[0], rows[1])
-            ffi.row_polynomial(b, node_v, rows[2], rows[3])
-            sums[:] = 0
+    along = np.empty((4, terms))
+    for row in range(len(vs)):
+        v = vs[row]
+        ffi.row_polynomial(a, v, along[0], along[1])
+        ffi.row_polynomial(b, v, along[2], along[3])
+        for i in range(start[row], stop[row]):
+            u = us[i]
+            a_sum = a_u = a_v = b_sum = b_u = b_v = 0.0
             for p in range(terms - 1, -1, -1):
-                for i in range(nodes):
-                    sums[1, i] = sums[1, i] * node_u[i] + sums[0, i]
-                    sums[0, i] = sums[0, i] * node_u[i] + rows[0, p]
-                    sums[2, i] = sums[2, i] * node_u[i] + rows[1, p]
-                    sums[4, i] = sums[4, i] * node_u[i] + sums[3, i]
-                    sums[3, i] = sums[3, i] * node_u[i] + rows[2, p]
-                    sums[5, i] = sums[5, i] * node_u[i] + rows[3, p]
-            for i in range(nodes):
-                big_u, big_v = node_u[i] + sums[0, i], node_v + sums[3, i]
-                inverse = 1 / (h20 * big_u + h21 * big_v + h22)
-                x = (h00 * big_u + h01 * big_v + h02) * inverse
-                y = (h10 * big_u + h11 * big_v + h12) * inverse
-                plane = (h00 - x * h20) * (h11 - y * h21) - (h01 - x * h21) * (h10 - y * h20)
-                distortion = (1 + sums[1, i]) * (1 + sums[5, i]) - sums[2, i] * sums[4, i]
-                k = j * nodes + i
-                px[n, k] = x
-                py[n, k] = y
-                weight[n, k] = weights[i] * weights[j] * abs(plane * distortion) * inverse * inverse
+                a_u = a_u * u + a_sum
+                a_sum = a_sum * u + along[0, p]
+                a_v = a_v * u + along[1, p]
+                b_u = b_u * u + b_sum
+                b_sum = b_sum * u + along[2, p]
+                b_v = b_v * u + along[3, p]
+            big_u, big_v = u + a_sum, v + b_sum
+            inverse = 1 / (h20 * big_u + h21 * big_v + h22)
+            x = (h00 * big_u + h01 * big_v + h02) * inverse
+            y = (h10 * big_u + h11 * big_v + h12) * inverse
+            plane = (h00 - x * h20) * (h11 - y * h21) - (h01 - x * h21) * (h10 - y * h20)
+            distortion = (1 + a_u) * (1 + b_v) - a_v * b_u
+            out.px[row, i] = x
+            out.py[row, i] = y
+            out.area[row, i] = abs(plane * distortion) * inverse * inverse
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,8 +1,8 @@
 """The blur of one skycell's blocks, by a Gaussian or by a TESS PRF, and the kernels for it.
 
-A blurred skycell is stored as coarse samples between which `template.sample` interpolates with quadratic B-splines
-(TSC), and blocks hold native pixels that were shared out with the same splines. Both smooth the sky a little, by
-known amounts, and the blur is made that much narrower: its transform is divided by those of the two splines.
+A blurred skycell is stored as coarse samples between which `template.read` interpolates with cubic B-splines, and
+blocks hold native pixels that were shared out with quadratic ones (TSC). Both smooth the sky a little, by known
+amounts, and the blur is made that much narrower: its transform is divided by those of the two splines.
 """
 
 import math
@@ -16,10 +16,10 @@ from scipy.ndimage import map_coordinates
 
 from syndiff_tasks.pixels.blocks import Blocks, Grid
 from syndiff_tasks.pixels.mask import DQ, dq_of_bits
-from syndiff_tasks.pixels.template import spline_weights
+from syndiff_tasks.pixels.template import LARGEST_SPACING
 
 #: Samples per sigma in the narrowest stored plane (the variance, blurred by sigma/sqrt(2)) that a coarser sampling
-#: must leave. Then the blurred flux has 2.8, which interpolates to 4e-4 of the peak at a point, 2e-4 in a pixel.
+#: must leave. Then the blurred flux has 2.8, which interpolates to 1e-4 of the peak at a point.
 SAMPLES_PER_SIGMA = 2.0
 
 #: A blur must be this many blocks wide: below it interpolation between blocks is wrong by more than 1e-3 of the peak.
@@ -28,9 +28,9 @@ LEAST_BLOCKS_PER_SIGMA = 2.0
 #: The Gaussian is cut at this many sigma, where its integral lacks 1e-6.
 KERNEL_REACH = 5.0
 
-#: Half the largest gap between 4 Gauss-Legendre nodes over a TESS pixel of 82 native px [native px]. With it a flag
-#: spreads by sigma from *every* point of the pixel, though it is read at the nodes only.
-DQ_HALF_GAP = 14.0
+#: Half the largest distance between the points at which a skycell is read [native px]. With it a flag spreads by sigma
+#: from *every* point of a pixel.
+DQ_HALF_GAP = LARGEST_SPACING / 2
 
 #: A saturated star lacks its core, most of its light: unlike other flaws, one that shows in the blurred light as far
 #: as this many sigma (1 % of a star of 100 times the brightness of its surroundings).
@@ -47,9 +47,6 @@ PRF_SAMPLING_ERROR = 2e-3
 
 #: Blank border of a PS1 stack [native px], which neighbours fill when a frame is widened.
 BLANK_BORDER = 4
-
-#: Rows of output at once: few enough that the band matrix is mostly band, enough to keep the multiplication busy.
-_ROWS = 32
 
 
 class Blurred(NamedTuple):
@@ -92,9 +89,9 @@ def gaussian_blur(blocks: Blocks, sigma: float, ignore: int) -> Blurred:
         The skycell, or one widened by its neighbours. Nothing is assumed beyond it: no flux, no valid weight.
     sigma : float
         Standard deviation [native px]. 0 leaves PS1's own sharpness; what remains are the two splines, which widen
-        stars by bin/2 in quadrature each, so that ``Blurred.sigma`` is bin/sqrt(2). A star is hardly wider than a
-        block then: its flux in TESS pixels is right to 0.5 % and each of them to 1 % of the peak, where a sigma of
-        2 blocks, much narrower than a TESS pixel still, gives 0.1 %.
+        stars by bin/2 and bin/sqrt(3) in quadrature, so that ``Blurred.sigma`` is 0.76 bin. A star is hardly wider
+        than a block then: its flux in TESS pixels is right to 0.5 % and each of them to 1 % of the peak, where a sigma
+        of 2 blocks, much narrower than a TESS pixel still, gives 0.1 %.
     ignore : int
         PS1 mask value that sets IGNORED_BIT, see `mask.bit_mask`.
 
@@ -110,10 +107,10 @@ def gaussian_blur(blocks: Blocks, sigma: float, ignore: int) -> Blurred:
 
     Notes
     -----
-    Sums along columns, then rows, written as multiplications by band matrices that compute the kept samples only:
-    five times faster than a fast Fourier transform of all blocks. The variance takes the square of the kernel, a
-    Gaussian of sigma/sqrt(2) over 4 pi sigma^2; there the splines are taken off as variances (bin^2/4 and step^2/4),
-    which keeps the kernel, and so every variance, positive.
+    Sums along columns, then rows, of which the kept samples only are computed: five times faster than a fast Fourier
+    transform of all blocks, and the same to the last bit on every processor, which a library of linear algebra is not.
+    The variance takes the square of the kernel, a Gaussian of sigma/sqrt(2) over 4 pi sigma^2; there the splines are
+    taken off as variances (bin^2/4 and step^2/3), which keeps the kernel, and so every variance, positive.
 
     A sample's flags are those of the blocks in a square of half-width sigma + `DQ_HALF_GAP` around it; SAT_PS1 reaches
     `SATURATED_REACH` sigma.
@@ -125,7 +122,7 @@ def gaussian_blur(blocks: Blocks, sigma: float, ignore: int) -> Blurred:
         _require_wide(sigma, bin)
         every = _samples_apart(sigma / bin)
         signal, spread = _taps(sigma / bin, every), _positive_taps(sigma / bin, every)
-    width = sigma or bin / math.sqrt(2)
+    width = sigma or bin * math.sqrt(1 / 4 + 1 / 3)
     flux, valid, masked = (_convolve(p, signal / bin, every) for p in (blocks.flux, blocks.valid, blocks.masked))
     variance = _convolve(blocks.variance, spread / (bin * width * math.sqrt(4 * math.pi)), every)
     dq = _spread_flags(blocks, ignore, width, DQ_HALF_GAP, every)
@@ -161,7 +158,7 @@ def _spline_transform(frequency, every):
 
     Beyond half a cycle per sample nothing can be represented: infinity there makes the quotient 0.
     """
-    transform = (np.sinc(frequency) * np.sinc(frequency * every)) ** 3
+    transform = np.sinc(frequency) ** 3 * np.sinc(frequency * every) ** 4
     return np.where(np.abs(frequency) * every < 0.5, transform, np.inf)
 
 
@@ -178,7 +175,7 @@ def _taps(sigma, every):
 
 def _positive_taps(sigma, every):
     """Kernel for the variance: a Gaussian of sigma/sqrt(2) blocks, less the splines' own variances, of sum 1."""
-    squared = sigma**2 / 2 - 0.25 - every**2 / 4
+    squared = sigma**2 / 2 - 1 / 4 - every**2 / 3
     reach = math.ceil(KERNEL_REACH * math.sqrt(squared))
     taps = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * squared))
     return taps / taps.sum()
@@ -186,22 +183,38 @@ def _positive_taps(sigma, every):
 
 def _convolve(plane, taps, every):
     """Convolve along both axes, keeping every k-th sample as `_samples` counts them."""
-    return _convolve_rows(_convolve_rows(plane, taps, every).T, taps, every).T.copy()
+    taps = taps.astype(np.float32)
+    down = _convolve_rows(np.ascontiguousarray(plane, np.float32), taps, every, _samples(len(plane), every))
+    across = _convolve_rows(np.ascontiguousarray(down.T), taps, every, _samples(plane.shape[1], every))
+    return np.ascontiguousarray(across.T)
 
 
-def _convolve_rows(plane, taps, every):
-    count, reach = _samples(len(plane), every), len(taps) // 2
-    band = np.zeros((_ROWS, (_ROWS - 1) * every + len(taps)), np.float32)
-    for row in range(_ROWS):
-        band[row, row * every : row * every + len(taps)] = taps
+@numba.njit(cache=True, nogil=True)
+def _convolve_rows(plane, taps, every, count):
+    reach = len(taps) // 2
     out = np.zeros((count, plane.shape[1]), np.float32)
-    for start in range(0, count, _ROWS):
-        rows = min(_ROWS, count - start)
-        first = (start - 1) * every - reach
-        low, high = max(first, 0), min(first + band.shape[1], len(plane))
-        if low < high:
-            np.matmul(band[:rows, low - first : high - first], plane[low:high], out=out[start : start + rows])
+    for sample in range(count):
+        first = (sample - 1) * every - reach
+        low, high = max(first, 0), min(first + len(taps), len(plane))
+        line, row = out[sample], low
+        # Four rows at a time spare three of four times to load and store the sums.
+        while row + 4 <= high:
+            _add_four(line, plane[row : row + 4], taps[row - first : row - first + 4])
+            row += 4
+        while row < high:
+            weight, one = taps[row - first], plane[row]
+            for x in range(len(line)):
+                line[x] += weight * one[x]
+            row += 1
     return out
+
+
+@numba.njit(inline="always")
+def _add_four(line, rows, weights):
+    a, b, c, d = weights[0], weights[1], weights[2], weights[3]
+    first, second, third, fourth = rows[0], rows[1], rows[2], rows[3]
+    for x in range(len(line)):
+        line[x] += (a * first[x] + b * second[x]) + (c * third[x] + d * fourth[x])
 
 
 def _spread_flags(blocks, ignore, sigma, gap, every):
@@ -286,11 +299,11 @@ def _kernel_sigma(power):
 def _interpolation_error(power, every):
     """Share (rms) of a kernel of this power spectrum that interpolation turns into images at the sampling frequency.
 
-    For a wave of f cycles per sample the spline lets pass its images at 1 - f and 1 + f, (f/(1 - f))^3 and
-    (f/(1 + f))^3 as strong as itself.
+    For a wave of f cycles per sample the spline lets pass its images at 1 - f and 1 + f, (f/(1 - f))^4 and
+    (f/(1 + f))^4 as strong as itself.
     """
     f = np.minimum(np.abs(fft.fftfreq(len(power))) * every, 0.5)
-    images = (f / (1 - f)) ** 6 + (f / (1 + f)) ** 6
+    images = (f / (1 - f)) ** 8 + (f / (1 + f)) ** 8
     return math.sqrt(((power @ images).sum() + (images @ power).sum()) / power.sum())
 
 
@@ -504,6 +517,12 @@ def _share_again(other, matrix, wide, free):
     free[rows, columns] = False
 
 
+@numba.njit(inline="always")
+def _tsc_weights(offset):
+    """Weights of the three blocks about a point, `offset` blocks from the middle one, as in `blocks.to_blocks`."""
+    return 0.5 * (0.5 - offset) ** 2, 0.75 - offset**2, 0.5 * (0.5 + offset) ** 2
+
+
 @numba.njit(cache=True, nogil=True)
 def _deposit(planes, matrix, shared):
     flux, variance, valid, masked = planes
@@ -518,7 +537,7 @@ def _deposit(planes, matrix, shared):
             if not (w > 0 and x > 1 and y > 1 and x < nx - 2 and y < ny - 2):
                 continue
             i, j = int(x + 0.5), int(y + 0.5)
-            wx, wy = spline_weights(x - i), spline_weights(y - j)
+            wx, wy = _tsc_weights(x - i), _tsc_weights(y - j)
             for b in range(3):
                 for a in range(3):
                     share = wx[a] * wy[b]

@@ -1,8 +1,9 @@
 """Blurred blocks integrated over TESS pixels.
 
-A TESS pixel is a set of quadrature nodes: positions in the skycell's native pixels, and weights that add up to the
-pixel's area there. The stored samples are interpolated at the nodes with quadratic B-splines (triangular-shaped
-cloud, TSC, weights), whose width the blur has taken off already, so that a node reads the blurred sky itself.
+A blurred skycell is read on a lattice, `Rule.density` points along a template pixel, by cubic B-splines between its
+stored samples, whose width the blur has taken off already: a point reads the blurred sky itself. A pixel at any offset
+is a weighted sum of the points in it and about it, the same weights for all pixels: rows first, then columns. So a
+further offset of the same skycell costs next to nothing.
 """
 
 import math
@@ -11,13 +12,26 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
+from scipy.linalg import cholesky, solve, solve_triangular
+from scipy.optimize import nnls
 from scipy.special import erf
 
 from syndiff_tasks.pixels.mask import DQ
 
-#: Quadrature may miss the integral of a star over any pixel by this fraction of the star's brightest pixel: a tenth
-#: of the error the whole template is allowed.
+#: The sum over the lattice may miss the integral of a star over any pixel by this fraction of the star's brightest
+#: pixel: a tenth of the error the whole template is allowed.
 QUADRATURE_ERROR = 1e-4
+
+#: Points on each side of a pixel, beyond those in it, whose light tells what happens between the points.
+BEYOND = 4
+
+#: Largest distance between two points of the lattice [native px]. A flag spreads by sigma from *every* point of a
+#: pixel, though it is read on the lattice only, so the blur widens it by half of this besides.
+LARGEST_SPACING = 28.0
+
+#: Fewest points along a pixel. The share of separations (see `weights`) is 0.2 px wide: with fewer points, and none of
+#: negative weight, the variance would be spread more widely than that, 5 % off in places.
+LEAST_POINTS = 3
 
 #: The sharpest stars of PS1 [native px, Gaussian sigma]: FWHM 0.9", where 1.1" is usual.
 SHARPEST_STAR = 1.5
@@ -25,6 +39,9 @@ SHARPEST_STAR = 1.5
 #: A pixel with less coverage has no data. Below it the rounding of float32 (1e-7 of full coverage, on flux and valid
 #: weight alike) is no longer small beside what is left to divide by.
 LEAST_COVERAGE = 1e-4
+
+#: Added to the diagonal of the least squares for the weights, which rounding would make indefinite.
+_NUGGET = 1e-12
 
 _NO_PS1 = np.uint8(DQ.NO_PS1.value)  # numba takes integers, not flags
 
@@ -56,22 +73,113 @@ class Sampled(NamedTuple):
     dq: np.ndarray
 
 
-@lru_cache(maxsize=64)
-def quadrature_nodes(sigma: float | None, pixel_scale: float) -> int:
-    """Choose how many Gauss-Legendre nodes per axis integrate the blurred sky over a TESS pixel.
+class Rule(NamedTuple):
+    """How pixels are summed up from points.
+
+    Attributes
+    ----------
+    density : int
+        Points along a template pixel.
+    taps : int
+        Points along each axis that are summed for a pixel.
+    blur : float or None
+        Width of the blur [template px]; None for a PRF, which has the pixel in it already.
+    sky : float or None
+        Width of the sharpest star in the blurred sky [template px].
+    """
+
+    density: int
+    taps: int
+    blur: float | None
+    sky: float | None
+
+
+class Weights(NamedTuple):
+    """Weights of the points along one axis of a pixel at one offset.
+
+    Attributes
+    ----------
+    first : int
+        Index of the first point for pixel 0; for pixel X it is X * density more.
+    flux : ndarray of float32, shape (taps,)
+        Of sum 1.
+    variance : ndarray of float32, shape (taps,)
+        Never negative. Their products over both axes, times the area of a pixel squared, make of the variance per
+        point that of the pixel.
+    inside : ndarray of bool, shape (taps,)
+        Which points are in the pixel, or at most half their distance beyond it.
+    """
+
+    first: int
+    flux: np.ndarray
+    variance: np.ndarray
+    inside: np.ndarray
+
+
+class Lattice(NamedTuple):
+    """Points at which one skycell is read.
+
+    Attributes
+    ----------
+    x, y : ndarray of float64, shapes (nx,), (ny,)
+        Where the columns and rows of points are [0-based template px].
+    start, stop : ndarray of int64, shape (ny,)
+        The columns that are needed in each row, half-open.
+    first_x, first_y : int
+        Index of the first column and row, counted as `Weights.first` is, from the corner.
+    owned : ndarray of bool, shape (rows, columns)
+        Which pixels from the corner on are the skycell's.
+    corner : (int, int)
+        x and y of the first of these in the template.
+    rule : Rule
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+    first_x: int
+    first_y: int
+    owned: np.ndarray
+    corner: tuple
+    rule: Rule
+
+
+class Points(NamedTuple):
+    """A blurred skycell at points, each array of their shape.
+
+    Attributes
+    ----------
+    flux, valid, masked, variance : ndarray of float32
+        As those of `psf.Blurred`; 0 off the frame.
+    dq : ndarray of uint8
+        `DQ` bits of the nearest sample.
+    """
+
+    flux: np.ndarray
+    valid: np.ndarray
+    masked: np.ndarray
+    variance: np.ndarray
+    dq: np.ndarray
+
+
+@lru_cache(maxsize=256)
+def rule(sigma: float | None, pixel_scale: float) -> Rule:
+    """Choose how many points integrate the blurred sky over a pixel.
 
     Parameters
     ----------
     sigma : float or None
-        Width of the blurred sky, ``Blurred.sigma`` [native px]; None for a PRF, which has the pixel in it already.
+        Width of the blurred sky, ``Blurred.sigma`` [native px]; None for a PRF.
     pixel_scale : float
-        Side of the pixel [native px]: 82 for a TESS pixel, less when it is oversampled.
+        Side of a template pixel [native px]: 82 for a TESS pixel, less when it is oversampled.
 
     Returns
     -------
-    nodes : int
-        The fewest whose sum over a Gaussian is within `QUADRATURE_ERROR` of its brightest pixel, wherever the star
-        stands: 4 for sigma 40 and a TESS pixel, some 29 without a blur; 1 for a PRF, to be read at pixel centres.
+    rule : Rule
+        Of the fewest points whose sum over a Gaussian is within `QUADRATURE_ERROR` of its brightest pixel, wherever
+        the star stands: 3 along a TESS pixel for sigma 40, some 30 without a blur; 1 for a PRF, to be read at the
+        pixel's centre.
 
     Raises
     ------
@@ -79,161 +187,369 @@ def quadrature_nodes(sigma: float | None, pixel_scale: float) -> int:
         If `sigma` or `pixel_scale` is not positive.
     """
     if sigma is None:
-        return 1
+        return Rule(1, 1, None, None)
     if not (sigma > 0 and pixel_scale > 0):
         raise ValueError(
             f"a sky of width {sigma} px cannot be integrated over pixels of {pixel_scale} px: "
             "give the sigma of a blurred skycell and the size of a pixel, both positive"
         )
-    width = math.hypot(sigma, SHARPEST_STAR) / pixel_scale
-    nodes = 1
-    while _quadrature_error(nodes, width) > QUADRATURE_ERROR:
-        nodes += 1
-    return nodes
+    sky = math.hypot(sigma, SHARPEST_STAR) / pixel_scale
+    density = max(LEAST_POINTS, math.ceil(pixel_scale / LARGEST_SPACING))
+    while _quadrature_error(density, sky) > QUADRATURE_ERROR:
+        density += 1
+    return Rule(density, density + 2 * BEYOND, sigma / pixel_scale, sky)
 
 
-def _quadrature_error(nodes, width):
-    """Largest error of Gauss-Legendre over a unit pixel for a Gaussian of this width, of its brightest pixel."""
-    star = np.linspace(0, 0.5 + 3 * width, 401)[:, None]
-    x, weight = np.polynomial.legendre.leggauss(nodes)
-    summed = np.exp(-0.5 * ((x / 2 - star) / width) ** 2) @ (weight / 2) / (width * math.sqrt(2 * math.pi))
-    low, high = ((edge - star[:, 0]) / (width * math.sqrt(2)) for edge in (-0.5, 0.5))
+def _quadrature_error(density, width):
+    """Largest error of the sum over a Gaussian of this width [px], of its brightest pixel, for one axis."""
+    star = np.linspace(-0.5 - 3 * width, 0.5 + 3 * width, 401)
+    low, high = ((edge - star) / (width * math.sqrt(2)) for edge in (-0.5, 0.5))
     exact = (erf(high) - erf(low)) / 2
-    return np.abs(summed - exact).max() / exact.max()
+    worst = 0.0
+    for offset in np.linspace(0, 0.5 / density, 6):
+        at, flux = _flux_weights(density, density + 2 * BEYOND, width, offset)[1:]
+        summed = flux @ np.exp(-0.5 * ((at[:, None] - star) / width) ** 2) / (width * math.sqrt(2 * math.pi))
+        worst = max(worst, np.abs(summed - exact).max() / exact.max())
+    return worst
 
 
-def sample(blurred, nodes_px, nodes_py, nodes_weight, pixel_scale: float) -> Sampled:
-    r"""Integrate a blurred skycell over TESS pixels.
+@lru_cache(maxsize=4096)
+def weights(rule: Rule, offset: float) -> Weights:
+    r"""Weigh the points along one axis of a pixel.
+
+    Parameters
+    ----------
+    rule : Rule
+    offset : float
+        The pixel X shows the sky about X - offset [template px]. With a PRF it is 0: the lattice itself is moved.
+
+    Returns
+    -------
+    weights : Weights
+
+    Notes
+    -----
+    For flux, those with the least mean square error over point sources anywhere, as the blur shows them: Gaussians
+    of width s. They solve :math:`\sum_l \rho(x_k - x_l) w_l = \int \rho(x_k - u) du` over the pixel, with
+    :math:`\rho(d) = \exp(-d^2 / 4 s^2)`, the autocorrelation of the blur.
+
+    With G the Gaussian of the blur, the variance of int(f) over the pixel is the sum of var_i [int G(r - r_i) dr]^2.
+    A product of two Gaussians is one of their separation, of width s sqrt(2), times one of their midpoint, of width
+    s/sqrt(2); the latter has been applied to the stored variance V. What is left is
+
+    .. math:: 4 \pi s^2 \int V(r) W(r) dr, \quad W = \prod_{x, y} \mathrm{erf}((1 - 2|x|) / 2 s)
+
+    over the pixel, x and y counted from its centre in pixels: W is the share of the separations for which both points
+    lie in it. The weights solve the same equation for W and the width s/sqrt(2), but never negative ones, lest a
+    variance be, and are scaled such that a constant variance comes out exactly.
+    """
+    if rule.blur is None:
+        return Weights(0, *(np.ones(1, np.float32) for _ in range(2)), np.ones(1, bool))
+    first, at, flux = _flux_weights(rule.density, rule.taps, rule.sky, offset)
+    inside = np.abs(at) <= 0.5 + 0.5 / rule.density + 1e-9
+    return Weights(first, flux.astype(np.float32), _variance_weights(at, rule.blur).astype(np.float32), inside)
+
+
+def _flux_weights(density, taps, width, offset):
+    """Index of the first point, the points about the pixel's centre [px] and their weights, (taps,) both."""
+    centre = (density - 1) / 2 - offset * density
+    first = math.floor(centre - (taps - 1) / 2 + 0.5)
+    at = (first + np.arange(taps) - centre) / density
+    between = np.exp(-(((at[:, None] - at) / (2 * width)) ** 2)) + _NUGGET * np.eye(taps)
+    with_pixel = erf((at + 0.5) / (2 * width)) - erf((at - 0.5) / (2 * width))
+    flux = solve(between, with_pixel, assume_a="pos")
+    return first, at, flux / flux.sum()
+
+
+def _variance_weights(at, width):
+    """Weights of the points `at` for the variance, 4 pi width^2 of both axes included."""
+    reach = 1 / (2 * width)
+    # Two halves, since the share of separations has an edge at the pixel's centre.
+    half, share = np.polynomial.legendre.leggauss(24)
+    u = np.concatenate([(half - 1) / 4, (half + 1) / 4])
+    share = np.tile(share / 4, 2) * erf(reach * (1 - 2 * np.abs(u)))
+    correlation = [np.exp(-0.5 * ((at[:, None] - other) / width) ** 2) for other in (at, u)]
+    factor = cholesky(correlation[0] + _NUGGET * np.eye(len(at)), lower=True)
+    found, _ = nnls(factor.T, solve_triangular(factor, correlation[1] @ share, lower=True))
+    mean = erf(reach) + math.expm1(-(reach**2)) / (reach * math.sqrt(math.pi))
+    return math.sqrt(4 * math.pi) * width * mean * found / found.sum()
+
+
+def together(rule: Rule, offsets) -> list:
+    """Divide a list, an entry an offset, into those that share a lattice: all, but each alone with a PRF.
+
+    A PRF is no smooth sky to be interpolated from points: it is read at the very centres of the moved pixels.
+    """
+    return [offsets] if rule.blur is not None else [[one] for one in offsets]
+
+
+def lattice(owned, corner, rule: Rule, offsets) -> Lattice:
+    """Lay the points that all pixels of a skycell need, at all offsets.
+
+    Parameters
+    ----------
+    owned : ndarray of bool, shape (ny, nx)
+        Which pixels of a part of the template the skycell owns.
+    corner : (int, int)
+        x and y of that part's first pixel in the template.
+    rule : Rule
+    offsets : sequence of (float, float)
+        (dx, dy) [template px]. With a PRF only one, to which the lattice is moved.
+
+    Returns
+    -------
+    lattice : Lattice
+        The same points for any offsets, only more or less of them.
+    """
+    moved = (0.0, 0.0) if rule.blur is not None else offsets[0]
+    reach = [_reach(rule, [offset[axis] for offset in offsets]) for axis in (0, 1)]
+    axes = []
+    for axis, (low, high) in enumerate(reach):
+        index = np.arange(low, (owned.shape[1 - axis] - 1) * rule.density + high)
+        axes.append(corner[axis] + (index + 0.5) / rule.density - 0.5 - moved[axis])
+    start, stop = _spans(owned, rule.density, reach)
+    return Lattice(*axes, start, stop, reach[0][0], reach[1][0], owned, tuple(map(int, corner)), rule)
+
+
+def _reach(rule, offsets):
+    """First point, and one past the last, that pixel 0 needs at any of these offsets along an axis."""
+    if rule.blur is None:
+        return 0, 1
+    first = [weights(rule, offset).first for offset in (min(offsets), max(offsets))]
+    return min(first), max(first) + rule.taps
+
+
+def _spans(owned, density, reach):
+    """First column and one past the last that each row of points needs for the pixels that are owned."""
+    (low_x, high_x), (low_y, high_y) = reach
+    rows = (len(owned) - 1) * density + high_y - low_y
+    seen = owned.any(axis=1)
+    begin = np.where(seen, owned.argmax(axis=1), owned.shape[1])
+    end = np.where(seen, owned.shape[1] - owned[:, ::-1].argmax(axis=1), 0)
+    start, stop = np.full(rows, owned.shape[1]), np.zeros(rows, int)
+    for point in range(high_y - low_y):
+        of_row = slice(point, point + (len(owned) - 1) * density + 1, density)
+        start[of_row] = np.minimum(start[of_row], begin)
+        stop[of_row] = np.maximum(stop[of_row], end)
+    some = stop > start
+    return np.where(some, start * density, 0), np.where(some, (stop - 1) * density + high_x - low_x, 0)
+
+
+def read(blurred, px, py) -> Points:
+    """Read a blurred skycell at points.
 
     Parameters
     ----------
     blurred : syndiff_tasks.pixels.psf.Blurred
         The blurred skycell.
-    nodes_px, nodes_py : ndarray of float64, shape (n, m)
-        Nodes of n pixels [native px of the skycell, 0-based]; m a square number, the nodes those of Gauss-Legendre
-        along each axis (either order of axes).
-    nodes_weight : ndarray of float64, shape (n, m)
-        Quadrature weight times the local area [native px]; its sum over a row is the pixel's area A.
-    pixel_scale : float
-        Side of a pixel [native px], for the variance.
+    px, py : ndarray of float64, shape (ny, nx)
+        Native pixels of the skycell, 0-based; NaN where nothing is to be read.
 
     Returns
     -------
-    sampled : Sampled
-
-    Raises
-    ------
-    ValueError
-        If the three arrays differ in shape, m is not a square number, or a PRF is not read at pixel centres.
-
-    Notes
-    -----
-    Flux is A int(f) / int(v), f and v the blurred flux and valid weight; coverage int(v) / A. Nodes off the blurred
-    frame hold no data.
-
-    With G the Gaussian of the blur, the variance of int(f) is the sum of var_i [int G(r - r_i) dr]^2. A product of
-    two Gaussians is one of their separation, of width sigma sqrt(2), times one of their midpoint, of width
-    sigma/sqrt(2); the latter has been applied to the stored variance V. What is left is
-
-    .. math:: 4 \pi \sigma^2 \int V(r) W(r) dr, \quad W = \prod_{x, y} \mathrm{erf}((L - 2|x|) / 2 \sigma)
-
-    over the pixel, x and y counted from its centre: W is the share of the separations for which both points lie in
-    the pixel, L = `pixel_scale`. It is taken at the nodes and scaled such that a constant variance comes out exactly.
-    For a PRF it is A^2 V at the pixel's centre. Both are divided by the coverage squared.
+    points : Points
+        Off the blurred frame, and for NaN, they hold no data.
     """
-    px, py, weight = (np.ascontiguousarray(a, np.float64) for a in (nodes_px, nodes_py, nodes_weight))
-    nodes = math.isqrt(px.shape[-1]) if px.ndim == 2 else 0
-    if not px.shape == py.shape == weight.shape or nodes == 0 or nodes**2 != px.shape[1]:
-        raise ValueError(
-            f"nodes of shapes {px.shape}, {py.shape} and weights {weight.shape} are not n pixels of q x q nodes: "
-            "give three arrays of one shape (n, q*q)"
-        )
-    if blurred.sigma is None and nodes != 1:
-        raise ValueError(f"a PRF holds the TESS pixel already: read it at 1 node a pixel, not {nodes} x {nodes}")
-    out = Sampled(*(np.empty(len(px), np.float32) for _ in range(5)), np.empty(len(px), np.uint8))
-    planes = (blurred.flux, blurred.valid, blurred.masked, blurred.variance, blurred.dq)
-    _integrate(planes, tuple(map(float, blurred.grid)), (px, py, weight), _separation(blurred, nodes, pixel_scale), out)
+    out = Points(*(np.zeros(px.shape, np.float32) for _ in range(4)), np.zeros(px.shape, np.uint8))
+    planes = (blurred.flux, blurred.valid, blurred.masked, blurred.variance)
+    _read(planes, blurred.dq, tuple(map(float, blurred.grid)), px, py, out)
     return out
-
-
-def _separation(blurred, nodes, pixel_scale):
-    """Factor of each node (m,) that makes sum(weight * factor * variance) the variance of the integral."""
-    if blurred.sigma is None:
-        return np.full(1, pixel_scale**2)
-    x, weight = np.polynomial.legendre.leggauss(nodes)
-    reach = pixel_scale / (2 * blurred.sigma)
-    share = erf(reach * (1 - np.abs(x)))
-    mean = erf(reach) + math.expm1(-(reach**2)) / (reach * math.sqrt(math.pi))
-    share *= mean / (share @ weight / 2)
-    return 4 * math.pi * blurred.sigma**2 * np.outer(share, share).ravel()
 
 
 @numba.njit(inline="always")
 def spline_weights(offset):
-    """Weigh the three samples around a point `offset` (-1/2 to 1/2) steps from the middle one, by TSC.
+    """Weigh the four samples about a point `offset` (0 to 1) steps past the second one, by cubic B-splines.
 
     Parameters
     ----------
-    offset : float32 or float64
+    offset : float32
 
     Returns
     -------
-    before, middle, after : same type
-        (1/2 - d)^2/2, 3/4 - d^2, (1/2 + d)^2/2 (Hockney & Eastwood 1988, eq. 5-88), of sum 1.
+    before, left, right, after : float32
+        (1 - t)^3/6, 2/3 - t^2 (1 - t/2), the same of 1 - t, t^3/6 (Unser 1999, IEEE Signal Processing Magazine 16(6),
+        22, eq. 2), of sum 1.
     """
-    half, top = np.float32(0.5), np.float32(0.75)
+    one, half, third, sixth = np.float32(1), np.float32(0.5), np.float32(2 / 3), np.float32(1 / 6)
     # Products, for numba makes float64 of a float32 to the power of an integer.
-    below, above = half - offset, half + offset
-    return half * below * below, top - offset * offset, half * above * above
+    rest = one - offset
+    square, rest_square = offset * offset, rest * rest
+    return (
+        rest_square * rest * sixth,
+        third - square * (one - half * offset),
+        third - rest_square * (one - half * rest),
+        square * offset * sixth,
+    )
 
 
 @numba.njit(inline="always")
 def _interpolate(plane, row, column, wx, wy):
     # Unsigned indices spare numba its check for negative ones: three times faster.
     one = np.uint32(1)
-    left, right = column - one, column + one
+    before, right = column - one, column + one
+    after = right + one
     value = np.float32(0)
-    for j in range(3):
+    for j in range(4):
         line = row - one + np.uint32(j)
-        value += wy[j] * (wx[0] * plane[line, left] + wx[1] * plane[line, column] + wx[2] * plane[line, right])
+        value += wy[j] * (
+            wx[0] * plane[line, before]
+            + wx[1] * plane[line, column]
+            + wx[2] * plane[line, right]
+            + wx[3] * plane[line, after]
+        )
     return value
 
 
 @numba.njit(cache=True, nogil=True)
-def _integrate(planes, grid, nodes, separation, out):
-    flux, valid, masked, variance, dq = planes
+def _read(planes, dq, grid, px, py, out):
+    flux, valid, masked, variance = planes
     x0, y0, step = grid
-    px, py, weight = nodes
+    per_step, half = 1 / step, 0.5
     ny, nx = flux.shape
-    for n in range(px.shape[0]):
-        area = sum_flux = sum_valid = sum_masked = sum_variance = 0.0
-        bits = np.uint8(0)
-        for m in range(px.shape[1]):
-            w = weight[n, m]
-            area += w
-            x, y = (px[n, m] - x0) / step + 0.5, (py[n, m] - y0) / step + 0.5
+    for j in range(px.shape[0]):
+        for i in range(px.shape[1]):
+            x, y = (px[j, i] - x0) * per_step, (py[j, i] - y0) * per_step
             # Written so that NaN positions fail it too.
-            if not (x >= 1 and y >= 1 and x < nx - 1 and y < ny - 1):
+            if not (x >= 1 and y >= 1 and x < nx - 2 and y < ny - 2):
                 continue
             column, row = np.uint32(x), np.uint32(y)
-            wx, wy = spline_weights(np.float32(x - 0.5 - column)), spline_weights(np.float32(y - 0.5 - row))
-            sum_flux += w * _interpolate(flux, row, column, wx, wy)
-            sum_valid += w * _interpolate(valid, row, column, wx, wy)
-            sum_masked += w * _interpolate(masked, row, column, wx, wy)
-            sum_variance += w * separation[m] * _interpolate(variance, row, column, wx, wy)
-            bits |= dq[row, column]
-        coverage = sum_valid / area if area > 0 else 0.0
-        if coverage > LEAST_COVERAGE:
-            out.flux[n] = sum_flux / coverage
-            out.variance[n] = sum_variance / coverage**2
-            out.coverage[n] = min(coverage, 1.0)
-            out.count[n] = sum_valid
-            out.masked[n] = max(sum_masked, 0.0)
-        else:
-            out.flux[n] = out.variance[n] = np.nan
-            out.coverage[n] = out.count[n] = out.masked[n] = 0.0
-            bits |= _NO_PS1
-        out.dq[n] = bits
+            wx, wy = spline_weights(np.float32(x - column)), spline_weights(np.float32(y - row))
+            out.flux[j, i] = _interpolate(flux, row, column, wx, wy)
+            out.valid[j, i] = _interpolate(valid, row, column, wx, wy)
+            out.masked[j, i] = _interpolate(masked, row, column, wx, wy)
+            out.variance[j, i] = _interpolate(variance, row, column, wx, wy)
+            out.dq[j, i] = dq[np.uint32(y + half), np.uint32(x + half)]
+
+
+def integrate(points: Points, area, lattice: Lattice, offset, planes: Sampled):
+    """Integrate a blurred skycell over the pixels that it owns, at one offset.
+
+    Parameters
+    ----------
+    points : Points
+        The skycell read on the lattice.
+    area : ndarray of float64, shape (ny, nx)
+        Of a template pixel at each point [native px].
+    lattice : Lattice
+    offset : (float, float)
+        (dx, dy) [template px], one of those for which the lattice is laid.
+    planes : Sampled
+        Of the whole template; the skycell's own pixels are filled in.
+
+    Notes
+    -----
+    Flux is A int(f) / int(v), f and v the blurred flux and valid weight, A the pixel's area; coverage int(v) / A. The
+    variance, see `weights`, is divided by the coverage squared. Points off the blurred frame hold no data.
+    """
+    x, y = (weights(lattice.rule, value if lattice.rule.blur is not None else 0.0) for value in offset)
+    tapers = (x.flux, x.variance, x.inside), (y.flux, y.variance, y.inside)
+    start = x.first - lattice.first_x, y.first - lattice.first_y, lattice.rule.density
+    _integrate(points, np.asarray(area, np.float32), start, tapers, lattice.owned, _part(planes, lattice))
+
+
+def _part(planes, lattice):
+    """Return the part of a template's planes that a lattice is for."""
+    (x, y), (ny, nx) = lattice.corner, lattice.owned.shape
+    return Sampled(*(plane[y : y + ny, x : x + nx] for plane in planes))
+
+
+@numba.njit(cache=True, nogil=True)
+def _integrate(points, area, start, tapers, owned, out):
+    x_start, y_start, density = start
+    (flux_x, variance_x, inside_x), (flux_y, variance_y, inside_y) = tapers
+    taps = len(flux_x)
+    lines = np.empty((5, area.shape[1]), np.float32)
+    bits = np.empty(area.shape[1], np.uint8)
+    for y in range(owned.shape[0]):
+        begin, end = _owned(owned[y])
+        if begin == end:
+            continue
+        columns = slice(begin * density + x_start, (end - 1) * density + x_start + taps)
+        lines[:, columns] = 0
+        bits[columns] = 0
+        for tap in range(taps):
+            row = y * density + y_start + tap
+            of_row, weight = area[row, columns], flux_y[tap]
+            _add(weight, points.flux[row, columns], of_row, lines[0, columns])
+            _add(weight, points.valid[row, columns], of_row, lines[1, columns])
+            _add(weight, points.masked[row, columns], of_row, lines[2, columns])
+            _add_squared(variance_y[tap], points.variance[row, columns], of_row, lines[3, columns])
+            _add_one(weight, of_row, lines[4, columns])
+            if inside_y[tap]:
+                _flag(points.dq[row, columns], bits[columns])
+        for x in range(begin, end):
+            if owned[y, x]:
+                first = x * density + x_start
+                flags = np.uint8(0)
+                for tap in range(taps):
+                    if inside_x[tap]:
+                        flags |= bits[first + tap]
+                _fill(out, y, x, _dot(lines, first, flux_x, variance_x), flags)
+
+
+@numba.njit(cache=True, nogil=True)
+def _owned(line):
+    """First and one past the last pixel of a line that are owned; equal where there is none."""
+    begin, end = 0, len(line)
+    while begin < end and not line[begin]:
+        begin += 1
+    while end > begin and not line[end - 1]:
+        end -= 1
+    return begin, end
+
+
+@numba.njit(inline="always")
+def _add(weight, plane, area, line):
+    for i in range(len(line)):
+        line[i] += weight * (plane[i] * area[i])
+
+
+@numba.njit(inline="always")
+def _add_one(weight, plane, line):
+    for i in range(len(line)):
+        line[i] += weight * plane[i]
+
+
+@numba.njit(inline="always")
+def _flag(flags, bits):
+    for i in range(len(bits)):
+        bits[i] |= flags[i]
+
+
+@numba.njit(inline="always")
+def _add_squared(weight, plane, area, line):
+    for i in range(len(line)):
+        line[i] += weight * (plane[i] * area[i] * area[i])
+
+
+@numba.njit(inline="always")
+def _dot(lines, first, flux_x, variance_x):
+    flux = valid = masked = variance = area = np.float32(0)
+    for tap in range(len(flux_x)):
+        weight = flux_x[tap]
+        flux += weight * lines[0, first + tap]
+        valid += weight * lines[1, first + tap]
+        masked += weight * lines[2, first + tap]
+        variance += variance_x[tap] * lines[3, first + tap]
+        area += weight * lines[4, first + tap]
+    return flux, valid, masked, variance, area
+
+
+@numba.njit(inline="always")
+def _fill(out, y, x, sums, flags):
+    flux, valid, masked, variance, area = sums
+    coverage = valid / area if area > 0 else np.float32(0)
+    if coverage > LEAST_COVERAGE:
+        out.flux[y, x] = flux / coverage
+        out.variance[y, x] = variance / (coverage * coverage)
+        out.coverage[y, x] = min(coverage, np.float32(1))
+        out.count[y, x] = valid
+        out.masked[y, x] = max(masked, np.float32(0))
+    else:
+        out.flux[y, x] = out.variance[y, x] = np.nan
+        out.coverage[y, x] = out.count[y, x] = out.masked[y, x] = 0
+        flags |= _NO_PS1
+    out.dq[y, x] = flags
 
 
 def blank(shape) -> Sampled:
