@@ -40,9 +40,10 @@ ORIGIN = ("url", "size", "sha256", "etag", "last_modified", "fetched")
 # Rows of a skycell that are combined at once: 12 arrays of 256 rows are 40 MB.
 STRIP_ROWS = 256
 
-# Layout of the raw and the combined groups; another number is another product.
+# Layout and meaning of the raw, the combined and the blurred groups; another number is another product.
 RAW_FORMAT = 1
 COMBINED_FORMAT = 1
+BLURRED_FORMAT = 2
 
 # Native pixels of true sky that every skycell carries beyond its core, on each side (facts.md §1: half the overlap).
 MARGIN = 240.0
@@ -578,13 +579,14 @@ class Blur(NamedTuple):
 
     def settings(self, reference):
         """Return what shaped the blurred skycells, for manifests; a PRF is turned as the reference FFI lies."""
+        made = {"blurred_format": BLURRED_FORMAT}
         if self.prfs is not None:
-            return {
+            return made | {
                 "psf": self.psf,
                 "prf_files": self.prfs.digest,
                 "prf_wcs": _digest(ffi_geometry.keywords(reference.tansip)),
             }
-        return {"psf": self.psf, "psf_sigma": self.sigma}
+        return made | {"psf": self.psf, "psf_sigma": self.sigma}
 
     def made_of(self, plan, skycell):
         """Return the names of the combined skycells that one blurred skycell is made of, its own first."""
@@ -656,7 +658,8 @@ def convolve(plan, skycell, combined, blur, ignore):
 def write_blurred(path, blurred):
     """Write a blurred skycell."""
     planes = {name: getattr(blurred, name) for name in BLURRED_PLANES}
-    store.write_arrays(path, planes, {"grid": list(blurred.grid), "sigma": blurred.sigma})
+    told = {"grid": list(blurred.grid), "sigma": blurred.sigma}
+    store.write_arrays(path, planes, told, rows=len(blurred.flux))
 
 
 def read_blurred(path):

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from syndiff_tasks.geometry.ffi import pixel_to_sky
@@ -313,12 +314,18 @@ def _draw_skycells(axes, template, ra0, dec0):
     names = [name for name, _ in _names(template)]
     projections = [name.split(".")[1] for name in names]
     tint = {name: TINTS[index % len(TINTS)] for index, name in enumerate(sorted(set(projections)))}
-    for index, name in enumerate(names):
-        colour = tint[projections[index]]
-        axes.fill(xi[:, index], eta[:, index], facecolor=f"{colour}22", edgecolor=f"{colour}99", linewidth=0.7)
-        if len(names) <= LABELLED:
-            place = xi[:, index].mean(), eta[:, index].mean()
-            axes.text(*place, name.split(".")[2], ha="center", va="center", fontsize=7, color=colour, clip_on=True)
+    colours = [tint[projection] for projection in projections]
+    # One collection: a thousand patches of their own take 2 s.
+    outlines = PolyCollection(
+        np.stack([xi, eta], axis=-1).swapaxes(0, 1),
+        facecolors=[f"{colour}22" for colour in colours],
+        edgecolors=[f"{colour}99" for colour in colours],
+        linewidths=0.7,
+    )
+    axes.add_collection(outlines)
+    for index, name in enumerate(names if len(names) <= LABELLED else ()):
+        place, label = (xi[:, index].mean(), eta[:, index].mean()), name.split(".")[2]
+        axes.text(*place, label, ha="center", va="center", fontsize=7, color=colours[index], clip_on=True)
     for name, colour in tint.items():
         axes.plot([], [], "s", color=f"{colour}99", label=f"projection {name}")
     axes.legend(fontsize=8, loc="upper right", framealpha=0.9, edgecolor="#dddddd")
