@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from astropy.wcs import WCS, FITSFixedWarning, WcsError
 
-from .rings import pixel_to_plane, positions, tangent_frame, unit_vectors
+from .rings import pixel_to_plane, positions, product, tangent_frame, unit_vectors
 
 FRAME_SHAPE = (2078, 2136)
 SPOC_NAME = re.compile(r"tess(\d{13})-s(\d{4})-([1-4])-([1-4])-\d{4}-[a-z]_ffic", re.ASCII)
@@ -562,7 +562,8 @@ def plane_to_vector(tansip):
     ndarray of float64, shape (3, 3)
         Takes (U, V, 1), the SIP-corrected offset from CRPIX [px], to a vector along the sky position.
     """
-    return tangent_frame(tansip.crval1, tansip.crval2, tansip.lonpole).T @ pixel_to_plane(tansip.cd, 1.0, 1.0)
+    frame = tangent_frame(tansip.crval1, tansip.crval2, tansip.lonpole)
+    return product(frame.T, pixel_to_plane(tansip.cd, 1.0, 1.0))
 
 
 def pixel_to_vector(tansip, x, y):

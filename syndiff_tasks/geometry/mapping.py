@@ -47,7 +47,7 @@ def homography(tansip, skycell):
         Takes (U, V, 1), U and V the SIP-corrected offset from CRPIX [TESS px], to (x w, y w, w), with x and y 0-based
         native pixels and w positive in front of the skycell's plane. Exact.
     """
-    return rings.vector_to_pixel(skycell) @ ffi.plane_to_vector(tansip)
+    return rings.product(rings.vector_to_pixel(skycell), ffi.plane_to_vector(tansip))
 
 
 def tess_to_ps1(tansip, skycell, x, y):
@@ -214,7 +214,7 @@ def plane_homography(skycell_from, skycell_to):
     ndarray of float64, shape (3, 3)
         Takes (x, y, 1), 0-based, to (x w, y w, w) of the second. Exact: both planes are gnomonic.
     """
-    return rings.vector_to_pixel(skycell_to) @ rings.pixel_to_vector(skycell_from)
+    return rings.product(rings.vector_to_pixel(skycell_to), rings.pixel_to_vector(skycell_from))
 
 
 def plane_to_plane(skycell_from, skycell_to, x, y):

@@ -326,8 +326,45 @@ def pixel_to_plane(cd, crpix1, crpix2):
     """
     matrix = np.identity(3)
     matrix[:2, :2] = np.radians(cd)
-    matrix[:2, 2] = -matrix[:2, :2] @ (crpix1 - 1, crpix2 - 1)
+    matrix[:2, 2] = -matrix[:2, 0] * (crpix1 - 1) - matrix[:2, 1] * (crpix2 - 1)
     return matrix
+
+
+def plane_to_pixel(cd, crpix1, crpix2):
+    """Matrix from the projection plane to pixels, the inverse of `pixel_to_plane`.
+
+    Parameters
+    ----------
+    cd : array_like of float, shape (2, 2)
+        Degrees per pixel.
+    crpix1, crpix2 : float
+        Reference pixel, 1-based.
+
+    Returns
+    -------
+    ndarray of float64, shape (3, 3)
+        Takes (xi, eta, 1) in radians to (x, y, 1), 0-based.
+    """
+    (a, b), (c, d) = np.radians(cd)
+    return np.array([[d, -b, 0], [-c, a, 0], [0, 0, 0]]) / (a * d - b * c) + np.array(
+        [[0, 0, crpix1 - 1], [0, 0, crpix2 - 1], [0, 0, 1]]
+    )
+
+
+def product(left, right):
+    """Product of two matrices whose last bit does not depend on the processor, as a library of linear algebra's does.
+
+    Templates are to be the same to the last bit on every host, and all that they know of the sky goes through these.
+
+    Parameters
+    ----------
+    left, right : ndarray of float64, shapes (i, j), (j, k)
+
+    Returns
+    -------
+    ndarray of float64, shape (i, k)
+    """
+    return (left[:, :, None] * right).sum(axis=1)
 
 
 def skycell_cd(skycell):
@@ -363,7 +400,7 @@ def pixel_to_vector(skycell):
         Takes (x, y, 1), 0-based, to a vector along the sky position.
     """
     frame = tangent_frame(skycell.crval1, skycell.crval2)
-    return frame.T @ pixel_to_plane(skycell_cd(skycell), skycell.crpix1, skycell.crpix2)
+    return product(frame.T, pixel_to_plane(skycell_cd(skycell), skycell.crpix1, skycell.crpix2))
 
 
 def vector_to_pixel(skycell):
@@ -379,8 +416,8 @@ def vector_to_pixel(skycell):
         Takes a vector to (x w, y w, w), x and y 0-based; w is positive in the hemisphere about the reference position
         and the projection means nothing elsewhere.
     """
-    plane = pixel_to_plane(skycell_cd(skycell), skycell.crpix1, skycell.crpix2)
-    return np.linalg.inv(plane) @ tangent_frame(skycell.crval1, skycell.crval2)
+    to_pixel = plane_to_pixel(skycell_cd(skycell), skycell.crpix1, skycell.crpix2)
+    return product(to_pixel, tangent_frame(skycell.crval1, skycell.crval2))
 
 
 def centre_vector(skycell):
