@@ -21,6 +21,11 @@ from syndiff_tasks.targets import WholeTarget
 FFIS_OF_A_SECTOR = 1200  # of 30 minutes, on one CCD
 
 
+def blank_image():
+    """Return an exposure whose pixels do not matter."""
+    return frame.Exposed(*(np.ones(frame.SHAPE, np.float32) for _ in range(2)))
+
+
 def blurred_skycells(plan, folder):
     """Blur one made-up skycell and let it stand for all; return their targets by name."""
     target = WholeTarget(folder / "blurred", {})
@@ -60,13 +65,13 @@ def main():
     folder = asked.folder.resolve()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    blank, tansip = frame.Exposed(*(np.ones(frame.SHAPE, np.float32) for _ in range(2))), frame.TANSIP
+    tansip = frame.TANSIP
     files = []
     for number in range(asked.ffis + 1):
         # Every further FFI has drifted by a hundredth of a pixel more.
         frame.TANSIP = ffi.shifted(tansip, 0.01 * number, 0.0)
         files.append(str(folder / frame.NAME.replace("135923", f"{135923 + number}")))
-        frame.write_frame(files[-1], blank)
+        frame.write_frame(files[-1], blank_image())
     reference = stages.plan(files[0])
     groups = blurred_skycells(reference, folder)
     count = len(reference.footprint.skycells)
