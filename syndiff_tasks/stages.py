@@ -387,7 +387,8 @@ def download(skycell, source, draft, progress):
     source : Source
         Where from.
     draft : targets.Draft
-        Where to; its notes get the origin of each file, and the date on which absent ones were asked for.
+        Where to; its notes get the origin of each file, the date on which absent ones were asked for, and of those
+        whose numbers give no flux the date, the URL and the reason.
     progress : Progress
         One step a file.
 
@@ -396,35 +397,47 @@ def download(skycell, source, draft, progress):
     archive.ArchiveUnavailable
         If a file cannot be had just now.
     ValueError
-        If a file is absent and `source.require_all_bands` is set, or the disk is too full.
+        If a file is absent or gives no flux and `source.require_all_bands` is set, or the disk is too full.
     """
     folder = paths.incoming(source.data_root)
     archive.sweep(folder, DAYS_OLD)
     archive.demand_space(folder, archive.needed_bytes(1, source.bands, KINDS, 1, keep_raw=True))
     files = archive.stack_files(skycell.name, source.bands, KINDS)
     read = functools.partial(_read_checked, rings.wcs_keywords(skycell) | {"NAXIS1": skycell.nx, "NAXIS2": skycell.ny})
-    origin, described = {}, {"skycell": skycell.name, "keywords": {}, "absent": []}
+    notes = {"files": {}, "absent": {}, "unusable": {}}
+    described = {"skycell": skycell.name, "keywords": {}, "absent": []}
     with contextlib.closing(archive.fetch_all(files, source.bases, folder, source.politeness, read)) as fetched:
-        store.write_arrays(draft.path, _stored(fetched, origin, described, progress), described)
-    absent = described["absent"]
-    if absent and source.require_all_bands:
+        store.write_arrays(draft.path, _stored(fetched, notes, described, progress), described)
+    lacking = [*notes["absent"], *(f"{key} that gives flux" for key in notes["unusable"])]
+    if lacking and source.require_all_bands:
         raise ValueError(
-            f"{skycell.name}: the archive has no {', '.join(absent)}, and require_all_bands is set in luigi.cfg; "
+            f"{skycell.name}: the archive has no {', '.join(lacking)}, and require_all_bands is set in luigi.cfg; "
             "unset it to go on without"
         )
-    draft.notes.update(files=origin, absent={key: _today() for key in absent})
+    draft.notes.update(notes)
 
 
-def _stored(fetched, origin, described, progress):
+def _stored(fetched, notes, described, progress):
     """Yield the pixels of each file that comes, and note what came."""
     for key, file in fetched:
+        came = "stored"
         if file is None:
+            came = "absent"
             described["absent"].append(key)
+            notes["absent"][key] = _today()
+        elif isinstance(file, archive.Unusable):
+            came = "unusable"
+            notes["unusable"][key] = {"asked": _today(), "url": file.url, "reason": file.reason}
+            logger.warning(
+                "%s: %s came whole but gives no flux (%s); it is put into quarantine, and its band counts as missing "
+                "in this skycell until the archive is asked again (recheck_absent_days)",
+                *(described["skycell"], file.url, file.reason),
+            )
         else:
             described["keywords"][key] = file.content.keywords
-            origin[key] = {name: getattr(file, name) for name in ORIGIN}
+            notes["files"][key] = {name: getattr(file, name) for name in ORIGIN}
             yield key, file.content.stored
-        progress.step(f"{key} {'absent' if file is None else 'stored'}")
+        progress.step(f"{key} {came}")
 
 
 def _read_checked(expected, path):
@@ -441,8 +454,9 @@ def _today():
 
 
 def recheck_is_due(manifest, days):
-    """Tell whether files that were absent have not been asked for again for so many days."""
-    asked = manifest["notes"]["absent"].values()
+    """Tell whether files that were absent or unusable have not been asked for again for so many days."""
+    notes = manifest["notes"]
+    asked = [*notes["absent"].values(), *(one["asked"] for one in notes.get("unusable", {}).values())]
     age = [datetime.date.fromisoformat(_today()) - datetime.date.fromisoformat(day) for day in asked]
     return any(one.days >= days for one in age)
 
@@ -910,7 +924,7 @@ def skycells_table(plan, groups, bands_wanted):
 
 def _skycell_row(skycell, notes, bands_wanted):
     files, numbers = notes["files"], notes["keywords"]
-    have = [band for band in bands_wanted if f"{band}_image" in files]
+    have = [band for band in bands_wanted if all(f"{band}_{kind}" in files for kind in KINDS)]
     row = {"NAME": skycell.name, "PROJECTION": skycell.projection, "BANDS": "".join(have)}
     ra, dec = footprints.corners(skycell)
     for place, one_ra, one_dec in zip(("CENTRE", "CORNER1", "CORNER2", "CORNER3", "CORNER4"), ra, dec, strict=True):
@@ -931,6 +945,7 @@ def origin_of(raw):
     return {
         "files": notes["files"],
         "absent": notes["absent"],
+        "unusable": notes.get("unusable", {}),
         "seconds": dict(notes.get("seconds", {})),
         "keywords": {key: {name: one[name] for name in kept if name in one} for key, one in keywords.items()},
     }

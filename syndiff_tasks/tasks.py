@@ -99,13 +99,11 @@ class DownloadSkycell(_Reporting):
     resources = {"ps1_archive": 1}
 
     def output(self):
-        """Return the Zarr group of the skycell."""
-        return _raw(syndiff().data_root, self.skycell, self.overwrite)
-
-    def complete(self):
-        """Tell whether all is there that the archive had when it was asked last, not too long ago."""
-        target = self.output()
-        return target.exists() and not stages.recheck_is_due(target.manifest(), syndiff().recheck_absent_days)
+        """Return the Zarr group of the skycell, to be made again where the archive was asked too long ago."""
+        raw = _raw(syndiff().data_root, self.skycell, self.overwrite)
+        manifest = raw.manifest()
+        due = manifest is not None and stages.recheck_is_due(manifest, syndiff().recheck_absent_days)
+        return _raw(syndiff().data_root, self.skycell, True) if due else raw
 
     def run(self):
         """Fetch, check and store every file of the skycell."""

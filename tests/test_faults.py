@@ -31,6 +31,7 @@ from tiny_sky import (
     skycell,
     steps,
     template_of,
+    the_same,
     write_ffi,
 )
 
@@ -41,7 +42,7 @@ from syndiff_tasks.demo.truth import expected_template
 from syndiff_tasks.geometry import ffi as ffi_geometry
 from syndiff_tasks.io.archive import alive
 from syndiff_tasks.pixels.mask import DQ
-from syndiff_tasks.targets import verify
+from syndiff_tasks.targets import read_manifest, verify
 
 pytest_plugins = ["tiny_sky_fixtures"]
 
@@ -345,7 +346,12 @@ def nothing_there(folder):
         path.unlink()
 
 
-@pytest.mark.parametrize("make", [blank, nothing_there])
+def without_exposure(folder):
+    for path in files_of(folder, "?", "."):
+        set_cards(path, EXPTIME=None)
+
+
+@pytest.mark.parametrize("make", [blank, nothing_there, without_exposure])
 def test_a_skycell_without_data_gives_nan_and_a_flag_in_its_own_pixels_only(tiny_sky, luigi, changed, finished, make):
     files, root = changed
     make(files)
@@ -408,12 +414,48 @@ def test_a_band_that_no_skycell_has_is_flagged_everywhere(tiny_sky, luigi, tmp_p
     assert "the archive has no y_image, y_mask, y_wt, and require_all_bands is set" in sentence(refused)
 
 
-def no_exptime(folder):
-    set_cards(files_of(folder, "r", ".")[0], EXPTIME=None)
+def told_of_use(root):
+    """The bands of the changed skycell in a template's SKYCELLS, and what is noted of its useless files."""
+    (raw,) = (root / "ps1_skycells_zarr").rglob(ONE.name)
+    rows = fits.getdata(template_of(root), "SKYCELLS")
+    return str(rows["BANDS"][list(rows["NAME"]).index(ONE.name)]), read_manifest(raw)["notes"]["unusable"]
 
 
-def zero_exptime(folder):
-    set_cards(files_of(folder, "r", ".")[0], EXPTIME=0.0)
+def test_whole_files_whose_numbers_give_no_flux_are_missing_bands_told_kept_and_asked_for_again(
+    tiny_sky, luigi, changed, finished
+):
+    files, root = changed
+    (z,), (y,) = files_of(files, "z", "."), files_of(files, "y", ".wt.")
+    set_cards(z, EXPTIME=-5.0)
+    set_cards(y, BSOFTEN=85.0, BOFFSET="NaN")
+    one = ["--skycell", ONE.name, "--skycell-catalog", str(tiny_sky.catalogue), *tiny_sky.settings(root, files)]
+    refused = luigi.run("DownloadSkycell", *one, "--syndiff-require-all-bands", "true")
+    assert refused.code == FAILED
+    assert "has no z_image that gives flux, y_wt that gives flux, and require_all_bands is set" in sentence(refused)
+
+    ended = luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN, archive=files))
+    assert ended.code == 0, ended.tail
+    found, own = planes(template_of(root)), owner_of(finished) == 0
+    assert np.array_equal((found["DQ"] & DQ.BAND_MISSING) > 0, own) and np.isfinite(found["FLUX_SUM"][own]).any()
+    have, useless = told_of_use(root)
+    assert have == "ri"
+    assert {key: one["url"] for key, one in useless.items()} == {"z_image": z.as_uri(), "y_wt": y.as_uri()}
+    told = f"{ONE.name}: {z.as_uri()} came whole but gives no flux (header has EXPTIME = -5.0: counts/s cannot be"
+    assert told in ended.said and "header has EXPTIME = -5.0" in useless["z_image"]["reason"]
+    assert (root / "ps1_skycells_zarr" / "incoming" / "quarantine" / z.name).read_bytes() == z.read_bytes()
+    (raw,) = (root / "ps1_skycells_zarr").rglob(ONE.name)
+    assert re.search(r"z_image  unusable on \d{4}-\d\d-\d\d: header has EXPTIME = -5.0", ask("explain", raw).stdout)
+
+    ask_again = [*one, "--syndiff-recheck-absent-days", "0"]
+    assert luigi.run("DownloadSkycell", *ask_again).code == 0
+    assert told_of_use(root) == ("ri", useless)
+    for good in (z, y):
+        shutil.copy(tiny_sky.archive / good.relative_to(files), good)
+    assert luigi.run("DownloadSkycell", *one).said.count("Did not run any tasks") == 1
+    assert luigi.run("DownloadSkycell", *ask_again).code == 0
+    assert luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN, archive=files)).code == 0
+    assert told_of_use(root) == ("rizy", {})
+    assert the_same(planes(template_of(root)), planes(template_of(finished)))
 
 
 def other_size(folder):
@@ -422,15 +464,19 @@ def other_size(folder):
     archive.write_skycell_band(folder, other, "r", stack, archive.EXPOSURES["r"])
 
 
+def cut_off(folder):
+    (path,) = files_of(folder, "r", ".")
+    os.truncate(path, 40_000)
+
+
 @pytest.mark.parametrize(
     "make, told",
     [
-        (no_exptime, "header has EXPTIME = None: counts/s cannot be computed"),
-        (zero_exptime, "header has EXPTIME = 0.0: counts/s cannot be computed"),
         (other_size, "header has NAXIS1 = 700, the ring table says 800"),
+        (cut_off, "HDU 1 ends at byte"),
     ],
 )
-def test_a_file_that_gives_no_flux_stops_its_skycell_and_is_named(tiny_sky, luigi, changed, make, told):
+def test_a_file_that_is_not_whole_or_another_one_stops_its_skycell_and_is_named(tiny_sky, luigi, changed, make, told):
     files, root = changed
     make(files)
     ended = luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN, archive=files))

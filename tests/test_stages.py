@@ -182,6 +182,8 @@ def today(days_ago):
 def test_absent_files_are_asked_for_again_after_so_many_days(asked, due):
     manifest = {"notes": {"absent": {key: today(days) for key, days in asked.items()}}}
     assert stages.recheck_is_due(manifest, 30) == due
+    useless = {key: {"asked": today(days), "url": "", "reason": ""} for key, days in asked.items()}
+    assert stages.recheck_is_due({"notes": {"absent": {}, "unusable": useless}}, 30) == due
 
 
 SMALL = 600
