@@ -12,7 +12,7 @@ import luigi
 
 from . import paths, process, stages
 from . import sector as sectors
-from .config import Auto, Bits, Detectors, Number, Offsets, setting, syndiff
+from .config import Auto, Bits, Detectors, Number, Offsets, Whole, setting, syndiff
 from .report import drift as drift_plot
 from .targets import SettingsDiffer, WholeTarget, read_manifest
 
@@ -25,6 +25,16 @@ OVERWRITE = {
 
 class _Reporting(luigi.Task):
     """A task that tells how far it is, in the terminal and in the web view, and what went wrong last of all."""
+
+    def complete(self):
+        """Tell whether the product is there."""
+        # Luigi has events with the error for `requires` and `run`, but none for this.
+        with process.Remembering(self.task_family):
+            return self.is_complete()
+
+    def is_complete(self):
+        """Tell whether the product is there; the part of `complete` that tasks may have their own of."""
+        return super().complete()
 
     def progress(self, total, unit):
         """Return a `stages.Progress` of `total` steps that also moves the bar of luigid's web view."""
@@ -50,7 +60,7 @@ class _OnFFI(_Reporting):
     ffi = luigi.Parameter(description="the FFI: tess…_ffic.fits (SPOC) or hlsp_tica_…fits, also .gz or .fz")
     roi = luigi.Parameter(default="", description="region x0,y0,x1,y1 in FFI pixels, half-open, the first pixel is 0,0")
     target = luigi.Parameter(default="", description="instead of --roi: centre of the region, 'RA Dec' in degrees")
-    size = luigi.IntParameter(default=64, description="with --target: width and height of the region [TESS px]")
+    size = Whole("size", 1, 2048, default=64, description="with --target: width and height of the region [TESS px]")
     skycell_catalog = luigi.Parameter(default="", description="CSV of skycells that replaces the PS1 ring table")
 
     def plan(self):
@@ -232,7 +242,7 @@ class Convolve(_Blurring):
         settings = plan.settings() | self.shaped_by()
         return WholeTarget(path, settings, self.groups(), self.overwrite, self.task_family)
 
-    def complete(self):
+    def is_complete(self):
         """Tell whether the summary and every blurred skycell are there."""
         return self.output().exists() and all(group.exists() for group in self.groups().values())
 
@@ -301,9 +311,9 @@ class Downsample(_Blurring):
         """Return the offsets that are asked for, or that the FFIs have."""
         return sectors.offsets(self.grouped()) if isinstance(self.multi_offset_array, Auto) else self.multi_offset_array
 
-    def complete(self):
+    def is_complete(self):
         """Tell whether every template is there; which ones there are to be may follow from the drift."""
-        return (not isinstance(self.multi_offset_array, Auto) or self.drift().complete()) and super().complete()
+        return (not isinstance(self.multi_offset_array, Auto) or self.drift().complete()) and super().is_complete()
 
     def described(self):
         """Return the `stages.Described` that the template files tell."""
@@ -361,9 +371,9 @@ class Downsample(_Blurring):
 class _OfCCD(_Reporting):
     """What the tasks of one CCD of a sector have in common: which, and where its FFIs are."""
 
-    sector = luigi.IntParameter(description="TESS sector")
-    camera = luigi.IntParameter(description="TESS camera, 1 to 4")
-    ccd = luigi.IntParameter(description="TESS CCD, 1 to 4")
+    sector = Whole("sector", 1, 9999, description="TESS sector")
+    camera = Whole("camera", 1, 4, description="TESS camera, 1 to 4")
+    ccd = Whole("ccd", 1, 4, description="TESS CCD, 1 to 4")
     ffi_dir = luigi.Parameter(description="folder of FFIs, searched with the folders below it")
     overwrite = luigi.BoolParameter(**OVERWRITE)
 
@@ -443,7 +453,7 @@ class _Wanted(_Reporting):
 
     roi = luigi.Parameter(default="", description="region x0,y0,x1,y1 of each CCD in FFI pixels, half-open")
     target = luigi.Parameter(default="", description="instead of --roi: centre of the region, 'RA Dec' in degrees")
-    size = luigi.IntParameter(default=64, description="with --target: width and height of the region [TESS px]")
+    size = Whole("size", 1, 2048, default=64, description="with --target: width and height of the region [TESS px]")
     skycell_catalog = luigi.Parameter(default="", description="CSV of skycells that replaces the PS1 ring table")
     psf_sigma = Number(
         "psf_sigma", 0.0, 400.0, config_path=setting("psf_sigma"), description="sigma of the Gaussian PSF [PS1 px]"
@@ -464,7 +474,7 @@ class _Wanted(_Reporting):
 class Sector(_Wanted):
     """Templates of every CCD of a sector, a few CCDs at a time, and a report on them."""
 
-    sector = luigi.IntParameter(description="TESS sector")
+    sector = Whole("sector", 1, 9999, description="TESS sector")
     ffi_dir = luigi.Parameter(description="folder of the sector's FFIs, searched with the folders below it")
     cameras = Detectors(default=(1, 2, 3, 4), description="cameras, e.g. 1,3 (default: all)")
     ccds = Detectors(default=(1, 2, 3, 4), description="CCDs of each camera, e.g. 2 (default: all)")
@@ -521,9 +531,9 @@ class Sector(_Wanted):
         partly += ["roi"] if self.roi else ["target", "size"] if self.target else []
         return "_".join(f"{name}_{own[name]}".replace(" ", "_").replace(",", "_") for name in partly)
 
-    def complete(self):
+    def is_complete(self):
         """Tell whether the report, the page and every template are there."""
-        return not self.left() and super().complete()
+        return not self.left() and super().is_complete()
 
     def left(self):
         """Return the CCDs whose reference is not chosen yet, else those of which templates are missing."""
@@ -549,7 +559,7 @@ class Sector(_Wanted):
 def _is_made(task):
     """Tell whether a task is complete; with products of other settings it is not, and says so when it is run."""
     try:
-        return task.complete()
+        return task.is_complete()
     except SettingsDiffer:
         return False
 

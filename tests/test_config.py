@@ -1,5 +1,6 @@
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -55,6 +56,33 @@ def test_an_absurd_sigma_is_refused_by_name(text):
 def test_weights_that_are_none_are_refused(text):
     with pytest.raises(ValueError, match="weights"):
         Weights().parse(text)
+
+
+@pytest.mark.parametrize(
+    "name, text, told",
+    [
+        ("download_tries", "0", "download_tries: 0 is not within 1 to 1000"),
+        ("download_tries", "many", "download_tries: 'many' is not a whole number"),
+        ("ccds_at_once", "2.5", "ccds_at_once: '2.5' is not a whole number"),
+        ("bin", "3", "bin: '3' is none of 1, 2, 4, 8"),
+        ("psf", "GAUSS", "psf: 'GAUSS' is none of gauss, prf, none"),
+        ("keep_raw", "perhaps", "keep_raw: 'perhaps' is neither true nor false"),
+        ("keep_raw", "", "keep_raw: '' is neither true nor false"),
+    ],
+)
+def test_a_setting_that_cannot_be_read_is_refused_by_name(name, text, told):
+    with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
+        dict(syndiff.get_params())[name].parse(text)
+
+
+def test_every_parameter_of_numbers_choices_or_switches_has_the_name_that_its_errors_tell():
+    import syndiff_tasks
+
+    classes = [getattr(syndiff_tasks, name) for name in syndiff_tasks.__all__]
+    named = {(p.name, name) for task in classes for name, p in task.get_params() if hasattr(p, "name")}
+    assert len(named) > 20 and all(told == name for told, name in named)
+    unnamed = {type(p).__name__ for task in classes for _, p in task.get_params() if not hasattr(p, "name")}
+    assert unnamed <= {"Parameter", "BoolParameter", "Bits", "Offsets", "Detectors", "Places", "Weights"}
 
 
 def test_weights_and_places_read_what_they_write():

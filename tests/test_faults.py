@@ -54,9 +54,12 @@ SMALL = (40, 50)  # shape of a cut-out, written in no time
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
 
 
-def sentence(ended):
-    """What the command says last, under a heading of its own, or the last line of an error of Luigi's."""
-    return ended.said.rpartition("What went wrong:\n")[2] if "What went wrong" in ended.said else ended.tail
+def sentence(ended, skycells=1):
+    """What the command says last, under a heading of its own: one line, however many tasks met with it."""
+    _, heading, words = ended.said.rpartition("\nWhat went wrong:\n")
+    assert heading, ended.tail
+    assert words.count("\n") == skycells, words
+    return words
 
 
 def with_words(arguments, **changed):
@@ -411,7 +414,7 @@ def test_a_band_that_no_skycell_has_is_flagged_everywhere(tiny_sky, luigi, tmp_p
         *("--syndiff-require-all-bands", "true"),
     )
     assert refused.code == FAILED
-    assert "the archive has no y_image, y_mask, y_wt, and require_all_bands is set" in sentence(refused)
+    assert "the archive has no y_image, y_mask, y_wt, and require_all_bands is set" in sentence(refused, len(CELLS))
 
 
 def told_of_use(root):
