@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import luigi
+from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import LuigiConfigParser, get_config
 
 SHIPPED = Path(__file__).with_name("luigi.cfg")
@@ -354,3 +355,20 @@ def use_shipped_settings():
             f"[syndiff] {', '.join(unknown)} in {', '.join(files)}: no such setting; "
             f"the settings are {', '.join(sorted(known))}"
         )
+
+
+def refuse_empty_options():
+    """Refuse options of the command line that have an empty value, as ``--roi "$ROI"`` gives where ROI is not set.
+
+    Luigi drops them, so that the default would be taken without a word.
+
+    Raises
+    ------
+    ValueError
+        Naming them.
+    """
+    parser = CmdlineParser.get_instance()
+    empty = [name for name, value in vars(parser.known_args).items() if value == ""] if parser else []
+    if empty:
+        options = ", ".join(f"--{name.replace('_', '-')} ''" for name in empty)
+        raise ValueError(f"{options}: the value is empty; give one, or leave the option out to have the default")

@@ -12,9 +12,11 @@ import luigi
 
 from . import paths, process, stages
 from . import sector as sectors
-from .config import Auto, Bits, Detectors, Number, Offsets, Whole, setting, syndiff
+from .config import Auto, Bits, Detectors, Number, Offsets, Whole, refuse_empty_options, setting, syndiff
 from .report import drift as drift_plot
 from .targets import SettingsDiffer, WholeTarget, read_manifest
+
+BITS = "PS1 mask bits to flag, e.g. 12, or a comma alone for none"
 
 OVERWRITE = {
     "default": False,
@@ -30,6 +32,7 @@ class _Reporting(luigi.Task):
         """Tell whether the product is there."""
         # Luigi has events with the error for `requires` and `run`, but none for this.
         with process.Remembering(self.task_family):
+            refuse_empty_options()
             return self.is_complete()
 
     def is_complete(self):
@@ -128,7 +131,7 @@ class CombineBands(_Reporting):
     """The TESS-band image, variance and mask of one skycell, on blocks."""
 
     skycell = luigi.Parameter(description="PS1 skycell, e.g. skycell.2556.080")
-    ignore_mask_bits = Bits(config_path=setting("ignore_mask_bits"), description="PS1 mask bits to flag, e.g. 12")
+    ignore_mask_bits = Bits(config_path=setting("ignore_mask_bits"), description=BITS)
     skycell_catalog = luigi.Parameter(default="", description="CSV of skycells that replaces the PS1 ring table")
     overwrite = luigi.BoolParameter(**OVERWRITE)
 
@@ -176,7 +179,7 @@ class _Blurring(_OnFFI):
     psf_sigma = Number(
         "psf_sigma", 0.0, 400.0, config_path=setting("psf_sigma"), description="sigma of the Gaussian PSF [PS1 px]"
     )
-    ignore_mask_bits = Bits(config_path=setting("ignore_mask_bits"), description="PS1 mask bits to flag, e.g. 12")
+    ignore_mask_bits = Bits(config_path=setting("ignore_mask_bits"), description=BITS)
     reference_ffi = luigi.Parameter(default="", description="FFI of the same CCD whose blurred skycells are shared")
 
     def blur(self):
@@ -458,7 +461,7 @@ class _Wanted(_Reporting):
     psf_sigma = Number(
         "psf_sigma", 0.0, 400.0, config_path=setting("psf_sigma"), description="sigma of the Gaussian PSF [PS1 px]"
     )
-    ignore_mask_bits = Bits(config_path=setting("ignore_mask_bits"), description="PS1 mask bits to flag, e.g. 12")
+    ignore_mask_bits = Bits(config_path=setting("ignore_mask_bits"), description=BITS)
 
     def wanted(self):
         """Return the parameters that name the same to Downsample."""

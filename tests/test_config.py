@@ -37,7 +37,7 @@ def test_offsets_of_any_text_are_finite_pairs_or_refused(text):
 
 def test_mask_bits_are_sorted_and_single():
     assert Bits().parse("12, 5,12") == (5, 12)
-    assert Bits().parse("") == ()
+    assert Bits().parse("") == Bits().parse(",") == ()
 
 
 @pytest.mark.parametrize("text", ["16", "-1", "five", "1.0", "²"])

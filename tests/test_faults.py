@@ -208,7 +208,10 @@ def test_a_star_is_where_it_is_across_ra_zero_on_the_pole_and_in_projections_bel
     [
         (NOT_PLANNED, "roi", "2100,2000,2200,2100", "region 2100,2000,2200,2100 is not inside the FFI"),
         (NOT_PLANNED, "roi", "1,2,3", "region '1,2,3' is not x0,y0,x1,y1"),
+        (NOT_PLANNED, "roi", "", "--roi '': the value is empty; give one, or leave the option out"),
         (NOT_PLANNED, "target", "here", "--target 'here'"),
+        (NOT_PLANNED, "multi_offset_array", "", "--multi-offset-array '': the value is empty"),
+        (UNREADABLE, "size", "wide", "size: 'wide' is not a whole number"),
         (UNREADABLE, "multi_offset_array", "0,0,1", "multi_offset_array: '0,0,1' has 3 numbers"),
         (UNREADABLE, "multi_offset_array", "nan,0", "multi_offset_array: 'nan,0' holds a number that is not finite"),
         (UNREADABLE, "multi_offset_array", ",", "multi_offset_array: '' is not a number"),
