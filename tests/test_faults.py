@@ -17,6 +17,7 @@ import pytest
 from astropy.io import fits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from luigi.configuration import get_config
 from tiny_sky import (
     CELLS,
     CENTRE,
@@ -36,7 +37,7 @@ from tiny_sky import (
 )
 
 from syndiff_tasks import stages
-from syndiff_tasks.config import Bits, Places, Weights
+from syndiff_tasks.config import SHIPPED, Bits, Places, Weights
 from syndiff_tasks.demo import archive, frame, sky
 from syndiff_tasks.demo.truth import expected_template
 from syndiff_tasks.geometry import ffi as ffi_geometry
@@ -48,7 +49,7 @@ pytest_plugins = ["tiny_sky_fixtures"]
 
 ONE = skycell(44)
 TASKS = ("MapFFI", "DownloadSkycell", "CombineBands", "Convolve", "Downsample")
-NOT_PLANNED, FAILED, UNREADABLE = 35, 30, 40
+RUN_ELSEWHERE, NOT_RUN, FAILED, NOT_PLANNED, UNREADABLE = 10, 25, 30, 35, 40
 SMALL = (40, 50)  # shape of a cut-out, written in no time
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
@@ -579,7 +580,8 @@ def test_ended_by_a_person_or_a_batch_system_nothing_goes_on_and_the_next_run_fi
     else:
         running.kill(signal.SIGTERM)
     ended = running.wait()
-    assert ended.code != 0
+    # A shell tells 128 and the number of the signal.
+    assert ended.code == -(signal.SIGINT if how == "Ctrl-C" else signal.SIGTERM)
     deadline = time.monotonic() + 30
     while os.path.exists(f"/proc/{task_process}") and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -588,6 +590,11 @@ def test_ended_by_a_person_or_a_batch_system_nothing_goes_on_and_the_next_run_fi
     assert luigi.run("Downsample", *arguments, workers=2).code == 0
     assert template_of(root).read_bytes() == template_of(finished).read_bytes()
     assert temporaries(root) == []
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -619,9 +626,7 @@ def luigid(folder, port):
 def test_luigid_killed_in_the_middle_loses_nothing_and_no_exit_code_claims_too_much(
     tiny_sky, luigi, finished, tmp_path, task
 ):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    root = tmp_path / "data"
+    port, root = free_port(), tmp_path / "data"
     (tmp_path / "luigi.cfg").write_text("[core]\nrpc-retry-wait = 1\n")
     how = {"scheduler": ("--scheduler-port", str(port)), "folder": tmp_path}
     with luigid(tmp_path, port):
@@ -825,11 +830,64 @@ def test_verify_names_the_one_damaged_file_and_only_that_is_remade(tiny_sky, lui
     assert ask("verify", "--deep", made).returncode == 0
 
 
-def test_exit_codes_are_those_that_the_readme_tells(luigi):
+def told_codes():
+    """The exit codes of README, and what it says of each."""
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    told = readme.partition("## Exit codes")[2].partition("##")[0]
-    assert {"0", "2", "10", "25", "30", "35", "40", "130", "137", "143"} <= set(re.findall(r"\b\d+\b", told))
-    assert luigi.run("Downsample", "--no-such-option", "1").code == 2
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", readme.partition("## Exit codes")[2].partition("\n## ")[0], re.M)
+    return {int(code): meaning for code, meaning in rows}
+
+
+def test_every_exit_code_that_is_set_or_met_here_is_told_in_the_readme():
+    own = dict(get_config()["retcode"])
+    assert set(told_codes()) == {0, 1, 2, 130, 137, 143, *map(int, own.values())} - {20}
+    assert "no task here" in SHIPPED.read_text().partition("missing_data")[0].rpartition("#")[2]
+
+
+@pytest.mark.parametrize(
+    "code, words, told",
+    [
+        (1, ["Downsampel"], "No task Downsampel. Did you mean:"),
+        (1, [], "No task specified"),
+        (2, ["Downsample", "--no-such-option", "1"], "unrecognized arguments: --no-such-option 1"),
+        (UNREADABLE, ["Downsample"], "requires the 'ffi' parameter to be set"),
+    ],
+)
+def test_a_command_that_is_none_ends_with_its_code_and_the_reason(luigi, code, words, told):
+    ended = luigi.run(*(words or ["--local-scheduler"]))
+    assert ended.code == code
+    assert told in "\n".join(ended.said.splitlines()[-2:])
+
+
+def test_a_scheduler_that_does_not_answer_is_named(tiny_sky, luigi, tmp_path):
+    (tmp_path / "luigi.cfg").write_text("[core]\nrpc-retry-attempts = 1\n")
+    how = {"scheduler": ("--scheduler-port", str(free_port())), "folder": tmp_path}
+    ended = luigi.run("Downsample", *tiny_sky.arguments(tmp_path / "data"), **how)
+    assert ended.code == UNREADABLE
+    assert "connecting to remote scheduler 'http://localhost:" in sentence(ended)
+
+
+def test_a_worker_told_to_take_no_more_tasks_ends_what_it_began_and_says_that_not_all_was_run(
+    tiny_sky, luigi, tmp_path
+):
+    running, _ = start_and_await(luigi, "DownloadSkycell", tiny_sky.arguments(tmp_path, *PLAIN))
+    running.kill(signal.SIGUSR1)
+    ended = running.wait()
+    assert ended.code == NOT_RUN
+    assert "ps1_skycells_zarr" in steps(products(tmp_path)) and not list(tmp_path.rglob("syndiff_template_*"))
+    whole_or_absent(tmp_path)
+
+
+def test_a_run_that_leaves_its_work_to_another_says_so_and_claims_nothing(tiny_sky, luigi, tmp_path):
+    port, root = free_port(), tmp_path / "data"
+    arguments, how = tiny_sky.arguments(root, *PLAIN), {"scheduler": ("--scheduler-port", str(port))}
+    with luigid(tmp_path, port):
+        first, _ = start_and_await(luigi, "Convolve", arguments, **how)
+        os.killpg(first.pid, signal.SIGSTOP)
+        second = luigi.run("Downsample", *arguments, **how)
+        os.killpg(first.pid, signal.SIGCONT)
+        assert (second.code, first.wait().code) == (RUN_ELSEWHERE, 0)
+        assert "were being run by another worker" in second.said
+        assert luigi.run("Downsample", *arguments, **how).code == 0
 
 
 def test_a_disk_is_full_by_whatever_name_the_system_gives_it():
