@@ -45,8 +45,8 @@ RAW_FORMAT = 1
 COMBINED_FORMAT = 1
 BLURRED_FORMAT = 2
 
-# Native pixels of true sky that every skycell carries beyond its core, on each side (facts.md §1: half the overlap).
-MARGIN = 240.0
+# Native pixels of true sky that a frame holds beyond the skycell's core, on each side, widened or not (facts.md §1).
+MARGIN = rings.MARGIN
 # SPOC PRFs reach 6.5 TESS px, corners included [native px].
 PRF_REACH = 6.5 * 82 * math.sqrt(2)
 # Half the diagonal of a TESS pixel [native PS1 px]: 20.5" / 0.25" / sqrt(2), and 3 % for the corners of a camera.
@@ -587,9 +587,12 @@ class Blur(NamedTuple):
         """Return how far light is followed [native px]."""
         return PRF_REACH if self.prfs is not None else SIGMAS * self.sigma
 
-    def widening(self):
-        """Return by how much a skycell's frame must be widened with its neighbours' blocks [native px]."""
-        return max(0.0, self.reach() + PIXEL_REACH - MARGIN)
+    def widening(self, margin=MARGIN):
+        """Return by how much a skycell's frame must be widened with its neighbours' blocks [native px].
+
+        `margin` is what its own image holds beyond its core, see `rings.Tessellation.margin`.
+        """
+        return max(self.reach() + PIXEL_REACH, MARGIN) - margin
 
     def settings(self, reference):
         """Return what shaped the blurred skycells, for manifests; a PRF is turned as the reference FFI lies."""
@@ -604,7 +607,8 @@ class Blur(NamedTuple):
 
     def made_of(self, plan, skycell):
         """Return the names of the combined skycells that one blurred skycell is made of, its own first."""
-        near = footprints.neighbours(skycell, plan.tessellation, self.widening()) if self.widening() else []
+        widening = self.widening(plan.tessellation.margin(skycell))
+        near = footprints.neighbours(skycell, plan.tessellation, widening) if widening else []
         return [skycell.name, *(other.name for other in near)]
 
     def skycells(self, plan):
@@ -658,7 +662,7 @@ def convolve(plan, skycell, combined, blur, ignore):
         neighbours = [
             (read_blocks(combined[name].path), mapping.plane_homography(plan.skycell(name), skycell)) for name in names
         ]
-        frame = psf.widen(frame, blur.widening(), neighbours)
+        frame = psf.widen(frame, blur.widening(plan.tessellation.margin(skycell)), neighbours)
     if blur.prfs is None:
         return psf.gaussian_blur(frame, blur.sigma, mask.bit_mask(ignore))
     centre = (skycell.nx - 1) / 2, (skycell.ny - 1) / 2
