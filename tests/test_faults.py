@@ -55,11 +55,11 @@ SMALL = (40, 50)  # shape of a cut-out, written in no time
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
 
 
-def sentence(ended, skycells=1):
-    """What the command says last, under a heading of its own: one line, however many tasks met with it."""
+def sentence(ended, lines=1):
+    """What the command says last, under a heading of its own: a line a fault, however many tasks met with it."""
     _, heading, words = ended.said.rpartition("\nWhat went wrong:\n")
     assert heading, ended.tail
-    assert words.count("\n") == skycells, words
+    assert words.count("\n") == lines, words
     return words
 
 
@@ -765,8 +765,11 @@ def test_another_ffi_of_the_ccd_does_not_take_over_the_products_of_the_first(tin
     ended = luigi.run("Downsample", *tiny_sky.arguments(made, *PLAIN, ffi=other))
     assert ended.code == NOT_PLANNED
     first = frame.NAME.removesuffix(".fits")
-    assert f"was made with ffi = '{first}', and ffi = '{other.stem}' is asked for now" in sentence(ended)
+    assert f"was made with ffi = '{first}', and ffi = '{other.stem}' is asked for now" in sentence(ended, 2)
+    assert f"share its skycells with --reference-ffi <path of {first}>, run MapFFI with --overwrite" in sentence(ended, 2)
     assert products(made) == before
+    way = ["--reference-ffi", str(tiny_sky.ffi)]
+    assert luigi.run("Downsample", *tiny_sky.arguments(made, *PLAIN, *way, ffi=other)).code == 0
 
 
 def test_the_ways_on_that_a_refusal_names_lead_on(tiny_sky, luigi, made, tmp_path):
