@@ -196,11 +196,11 @@ def plan(path, roi="", target="", size=64, catalogue=""):
         raise ValueError(f"--ffi {path}: there is no such file")
     if roi and target:
         raise ValueError(f"--roi {roi} and --target {target}: give one of them")
-    return _plan(os.path.abspath(path), os.stat(path).st_mtime_ns, roi, target, size, catalogue)
+    return _plan(os.path.abspath(path), _state_of(path), roi, target, size, catalogue, tessellation(catalogue))
 
 
 @functools.lru_cache(maxsize=64)
-def _plan(path, _changed, roi, target, size, catalogue):
+def _plan(path, _state, roi, target, size, catalogue, cells):
     ccd = ffi_geometry.parse_name(path)
     header = fitsfile.read_ffi_header(path)
     shape = header["NAXIS2"], header["NAXIS1"]
@@ -218,7 +218,6 @@ def _plan(path, _changed, roi, target, size, catalogue):
         ffi_geometry.check_region(region, shape, science)
     if target:
         region = ffi_geometry.region_around(tansip, *position(target), size, science)
-    cells = tessellation(catalogue)
     footprint = footprints.footprint(tansip, region, cells, science)
     if not footprint.skycells:
         ra, dec = ffi_geometry.pixel_to_sky(tansip, (region.x0 + region.x1) / 2, (region.y0 + region.y1) / 2)
@@ -285,13 +284,23 @@ def position(target):
     return ra, dec
 
 
-@functools.lru_cache(maxsize=4)
 def tessellation(catalogue=""):
-    """Return the skycells of the ring table, or those of a CSV file."""
+    """Return the skycells of the ring table, or those of a CSV file; cached for as long as that stays the same."""
     if not catalogue:
         return rings.rings_v3()
     if not os.path.exists(catalogue):
         raise ValueError(f"--skycell-catalog {catalogue}: there is no such file")
+    return _tessellation(catalogue, _state_of(catalogue))
+
+
+def _state_of(path):
+    """Return what is another once a file was written anew."""
+    status = os.stat(path)
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+@functools.lru_cache(maxsize=4)
+def _tessellation(catalogue, _state):
     try:
         return rings.catalogue(pd.read_csv(catalogue, dtype={"NAME": str}))
     except ValueError as error:

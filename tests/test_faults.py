@@ -7,8 +7,10 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from tiny_sky import (
     CENTRE,
     PLAIN,
     ROI,
+    User,
     catalogue_rows,
     clean_environment,
     cutout,
@@ -296,7 +299,6 @@ def test_any_text_is_weights_bits_and_places_or_refused_by_name(text):
 def test_any_bytes_are_a_catalogue_or_refused_with_the_files_name(tmp_path, content):
     path = tmp_path / "any.csv"
     path.write_bytes(content)
-    stages.tessellation.cache_clear()
     with pytest.raises(ValueError, match="--skycell-catalog"):
         stages.tessellation(str(path))
 
@@ -650,6 +652,81 @@ def test_two_users_with_the_same_ffi_at_once_both_end_with_the_same_whole_templa
     assert temporaries(root) == []
 
 
+OTHERS_GROUP = 54321  # of nobody's, so that only what is given to it may be written
+
+
+@pytest.fixture
+def shared(tiny_sky, luigi):
+    """A folder that a group may write, with the sky in it, and two users of the group that create for the group."""
+    with tempfile.TemporaryDirectory() as folder:
+        sky = type(tiny_sky)(*(Path(folder) / path.name for path in tiny_sky))
+        for original, copy in zip(tiny_sky, sky, strict=True):
+            (shutil.copytree if original.is_dir() else shutil.copy)(original, copy)
+        users = []
+        for uid in (1, 65534):
+            home = Path(folder) / f"home{uid}"
+            home.mkdir()
+            os.chown(home, uid, OTHERS_GROUP)
+            users.append(User(uid, OTHERS_GROUP, 0o002, str(home)))
+        (Path(folder) / "data").mkdir()
+        os.chown(Path(folder) / "data", 0, OTHERS_GROUP)
+        os.chmod(Path(folder) / "data", 0o2775)
+        os.chmod(folder, 0o755)
+        if luigi.run("MapFFI", "--help", user=users[1], folder=folder).code:
+            pytest.skip("no other user can run this program here")
+        yield sky, Path(folder) / "data", *users
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="being two users takes root")
+def test_two_users_of_one_group_use_add_to_and_replace_the_products_of_each_other(luigi, shared, finished):
+    sky, root, one, other = shared
+    arguments, how = sky.arguments(root, *PLAIN), {"folder": root.parent}
+    assert luigi.run("Downsample", *arguments, user=one, **how).code == 0
+    for path in root.rglob("*"):
+        mode = path.stat().st_mode
+        assert (path.stat().st_uid, path.stat().st_gid) == (one.uid, OTHERS_GROUP)
+        assert stat.S_IMODE(mode) == (0o2775 if stat.S_ISDIR(mode) else 0o664), path
+    assert "Did not run any tasks" in luigi.run("Downsample", *arguments, user=other, **how).said
+
+    left = next(root.rglob(ONE.name)).with_name(f".tmp-99999999-abcdef01@{socket.gethostname()}@x")
+    (left / "deeper").mkdir(parents=True, mode=0o700)
+    for path in (left / "deeper", left):
+        os.chown(path, one.uid, OTHERS_GROUP)
+        os.chmod(path, 0o700)
+    again = ("MapFFI", "DownloadSkycell", "CombineBands", "Convolve")
+    words = [f"--{task}-overwrite" for task in again]
+    ended = luigi.run("Downsample", *arguments, "--overwrite", *words, user=other, **how)
+    assert ended.code == 0, ended.tail
+    assert {manifest.stat().st_uid for manifest in root.rglob("*manifest.json")} == {other.uid}
+    assert template_of(root).read_bytes() == template_of(finished).read_bytes()
+    assert temporaries(root) == [left]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="being two users takes root")
+def test_what_another_user_may_not_write_or_read_is_named_with_the_cure(luigi, shared):
+    sky, root, one, other = shared
+    arguments, how = sky.arguments(root, *PLAIN), {"folder": root.parent}
+    private = one._replace(umask=0o022)
+    assert luigi.run("Downsample", *arguments, user=private, **how).code == 0
+    ended = luigi.run("Downsample", *arguments, "--multi-offset-array", "0.3,0", user=other, **how)
+    assert ended.code == FAILED
+    folder = template_of(root).parent
+    assert f"{folder}: cannot be written (it may not be written); mend its permissions" in sentence(ended)
+
+    (raw,) = (root / "ps1_skycells_zarr").rglob(ONE.name)
+    os.chmod(raw.parent, 0o2775)
+    skycell = ["--skycell", ONE.name, "--skycell-catalog", str(sky.catalogue), *sky.settings(root)]
+    ended = luigi.run("DownloadSkycell", *skycell, "--overwrite", user=other, **how)
+    assert ended.code == FAILED
+    assert "incoming/" in sentence(ended)
+    assert "cannot be written (Permission denied); mend its permissions" in sentence(ended)
+
+    os.chmod(raw / "manifest.json", 0o600)
+    ended = luigi.run("DownloadSkycell", *skycell, user=other, **how)
+    assert ended.code == NOT_PLANNED
+    assert f"{raw}/manifest.json: cannot be read (Permission denied); mend its permissions" in sentence(ended)
+
+
 def test_a_process_that_has_ended_is_dead_though_its_parent_has_not_noticed():
     ended = subprocess.Popen(["true"])
     deadline = time.monotonic() + 30
@@ -766,7 +843,9 @@ def test_another_ffi_of_the_ccd_does_not_take_over_the_products_of_the_first(tin
     assert ended.code == NOT_PLANNED
     first = frame.NAME.removesuffix(".fits")
     assert f"was made with ffi = '{first}', and ffi = '{other.stem}' is asked for now" in sentence(ended, 2)
-    assert f"share its skycells with --reference-ffi <path of {first}>, run MapFFI with --overwrite" in sentence(ended, 2)
+    assert f"share its skycells with --reference-ffi <path of {first}>, run MapFFI with --overwrite" in sentence(
+        ended, 2
+    )
     assert products(made) == before
     way = ["--reference-ffi", str(tiny_sky.ffi)]
     assert luigi.run("Downsample", *tiny_sky.arguments(made, *PLAIN, *way, ffi=other)).code == 0

@@ -69,6 +69,19 @@ def test_a_plan_is_made_once_until_the_file_changes(tmp_path):
     assert stages.plan(path, ROI).tansip.crpix1 == frame.TANSIP.crpix1 + 0.5
 
 
+def test_a_catalogue_that_is_written_anew_is_read_anew_and_another_plan_made(plan, tmp_path):
+    path, skycells = tmp_path / "some.csv", list(plan.footprint.skycells)
+    plans, tessellations = [], []
+    for rows in (skycells, skycells[:1], None):
+        if rows:
+            pd.DataFrame(rows, columns=rings.COLUMNS).to_csv(path, index=False)
+        plans.append(stages.plan(plan.path, ROI, catalogue=str(path)))
+        tessellations.append(stages.tessellation(str(path)))
+    assert [len(one.footprint.skycells) for one in plans] == [len(skycells), 1, 1]
+    assert plans[0].settings()["skycells"] != plans[1].settings()["skycells"]
+    assert plans[1] is plans[2] and tessellations[1] is tessellations[2] is plans[2].tessellation
+
+
 def test_a_target_gives_the_region_about_it_under_the_label_of_that_region(path, plan):
     ra, dec = (float(value) for value in ffi.pixel_to_sky(frame.TANSIP, 1716.0, 760.0))
     about = stages.plan(path, target=f"{ra} {dec}", size=4)

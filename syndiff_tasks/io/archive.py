@@ -659,7 +659,10 @@ def _quarantine(suspect, name, reason):
     folder = suspect.parent / QUARANTINE
     folder.mkdir(exist_ok=True)
     kept = folder / name
-    kept.with_name(f"{name}.reason.txt").write_text(f"{reason}\n", encoding="utf-8")
+    # Replaced, not rewritten: the last one may be another user's.
+    told = _temporary(folder, f"{name}.reason.txt")
+    told.write_text(f"{reason}\n", encoding="utf-8")
+    os.replace(told, kept.with_name(f"{name}.reason.txt"))
     os.replace(suspect, kept)
     return kept
 
@@ -683,7 +686,8 @@ def sweep(folder: str | os.PathLike, days: float) -> list[Path]:
     for temporary in sorted(Path(folder).glob(".fetching+*")):
         host, pid = temporary.name.split("+")[1:3]
         dead = host == socket.gethostname() and not alive(int(pid))
-        with contextlib.suppress(FileNotFoundError):  # its owner, or another sweeper, was first
+        # Its owner, or another sweeper, was first; or it is another user's, who will sweep it.
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             if dead or time.time() - temporary.stat().st_mtime > days * 86400:
                 temporary.unlink()
                 removed.append(temporary)
