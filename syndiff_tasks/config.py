@@ -336,6 +336,17 @@ def setting(name):
     return {"section": "syndiff", "name": name}
 
 
+def downloads_at_once():
+    """Return how many skycells may be downloaded at once, over all workers: ``[resources] ps1_archive``.
+
+    Raises
+    ------
+    ValueError
+        If that is no number above 0.
+    """
+    return Whole("[resources] ps1_archive", 1, 1000).parse(get_config().get("resources", "ps1_archive"))
+
+
 def use_shipped_settings():
     """Put the settings that come with the package beneath the user's own luigi.cfg.
 

@@ -71,8 +71,8 @@ LARGEST_DRIFT = 5.0
 # Waits between two tries of a file [s], and the least speed [bytes/s] that is not taken for a dead line.
 FIRST_WAIT, LONGEST_WAIT, SLOWEST = 2.0, 300.0, 1000.0
 
-# For the estimate of disk space: skycells on their way at once, and a combined and blurred one [bytes].
-DOWNLOADS_AT_ONCE, COMBINED_BYTES = 8, 12_000_000
+# For the estimate of disk space: a combined and blurred skycell [bytes].
+COMBINED_BYTES = 12_000_000
 
 # Temporaries of other hosts, whose processes cannot be asked, go when they are so old [days].
 DAYS_OLD = 1.0
@@ -362,7 +362,7 @@ def source(settings):
     return Source(settings.archive, settings.data_root, bands_wanted, politeness, settings.require_all_bands)
 
 
-def demand_space(settings, recipe, names):
+def demand_space(settings, recipe, names, at_once):
     """Compare what the skycells that are not there yet will need with what the disk has, before the first is fetched.
 
     Parameters
@@ -371,6 +371,8 @@ def demand_space(settings, recipe, names):
     recipe : Recipe
     names : list of str
         The skycells of a run.
+    at_once : int
+        How many of them may be on their way from the archive at once.
 
     Raises
     ------
@@ -382,7 +384,7 @@ def demand_space(settings, recipe, names):
     unfetched = [name for name in missing if not os.path.exists(paths.raw(root, name))]
     if missing:
         bands_wanted = [band for band, _ in settings.weights]
-        needed = archive.needed_bytes(len(unfetched), bands_wanted, KINDS, DOWNLOADS_AT_ONCE, settings.keep_raw)
+        needed = archive.needed_bytes(len(unfetched), bands_wanted, KINDS, at_once, settings.keep_raw)
         archive.demand_space(root, needed + len(missing) * COMBINED_BYTES)
 
 

@@ -12,7 +12,18 @@ import luigi
 
 from . import paths, process, stages
 from . import sector as sectors
-from .config import Auto, Bits, Detectors, Number, Offsets, Whole, refuse_empty_options, setting, syndiff
+from .config import (
+    Auto,
+    Bits,
+    Detectors,
+    Number,
+    Offsets,
+    Whole,
+    downloads_at_once,
+    refuse_empty_options,
+    setting,
+    syndiff,
+)
 from .report import drift as drift_plot
 from .targets import SettingsDiffer, WholeTarget, read_manifest
 
@@ -211,7 +222,7 @@ class Convolve(_Blurring):
         """
         plan, blur = self.plan(), self.blur()
         if not self.reference_ffi:
-            stages.demand_space(syndiff(), self.recipe(), blur.skycells(plan))
+            stages.demand_space(syndiff(), self.recipe(), blur.skycells(plan), downloads_at_once())
             return {name: self._combining(name) for name in blur.skycells(plan)}
         groups = self.groups()
         added = (skycell for skycell in plan.footprint.skycells if not groups[skycell.name].exists())

@@ -124,6 +124,16 @@ def test_an_unknown_setting_in_luigi_cfg_is_refused_by_name(tmp_path):
     assert "psf_sgima in luigi.cfg: no such setting" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    "text, told", [("ps1_archive = 3", "3"), ("", "8"), ("ps1_archive = 0", "[resources] ps1_archive: 0 is not within")]
+)
+def test_the_downloads_at_once_are_those_that_luigi_allows(tmp_path, text, told):
+    (tmp_path / "luigi.cfg").write_text(f"[resources]\n{text}\n")
+    program = "from syndiff_tasks import config; print(config.downloads_at_once())"
+    ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert told in (ended.stdout or ended.stderr)
+
+
 def test_help_of_a_task_names_its_parameters_and_the_settings(tmp_path):
     said = run_luigi(tmp_path, "Downsample", "--help").stdout
     for option in ("--ffi", "--roi", "--target", "--multi-offset-array", "--psf-sigma", "--syndiff-data-root"):

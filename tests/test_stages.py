@@ -483,10 +483,10 @@ def test_a_disk_too_small_for_the_skycells_of_a_run_is_refused_before_the_first_
     names = [f"skycell.2611.{number:03d}" for number in range(100)]
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=30e9))
     with pytest.raises(ValueError, match=r"30\.0 GB free but this run needs about \d+\.\d GB"):
-        stages.demand_space(settings, recipe, names)
+        stages.demand_space(settings, recipe, names, 8)
     settings.keep_raw = False
-    stages.demand_space(settings, recipe, names)
+    stages.demand_space(settings, recipe, names, 8)
     settings.keep_raw = True
     for name in names:
         paths.combined(tmp_path, recipe.label, name).mkdir(parents=True)
-    stages.demand_space(settings, recipe, names)
+    stages.demand_space(settings, recipe, names, 8)
