@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import glob
 import math
 import os
 import random
@@ -39,14 +40,15 @@ from tiny_sky import (
     write_ffi,
 )
 
-from syndiff_tasks import stages
+from syndiff_tasks import ledger, stages
 from syndiff_tasks.config import SHIPPED, Bits, Places, Weights
 from syndiff_tasks.demo import archive, frame, sky
 from syndiff_tasks.demo.truth import expected_template
 from syndiff_tasks.geometry import ffi as ffi_geometry
+from syndiff_tasks.io import archive as archive_files
 from syndiff_tasks.io.archive import alive
 from syndiff_tasks.pixels.mask import DQ
-from syndiff_tasks.targets import read_manifest, verify
+from syndiff_tasks.targets import read_manifest, temporary_path, verify
 
 pytest_plugins = ["tiny_sky_fixtures"]
 
@@ -652,6 +654,21 @@ def test_two_users_with_the_same_ffi_at_once_both_end_with_the_same_whole_templa
     assert temporaries(root) == []
 
 
+def test_two_ffis_that_share_skycells_at_once_end_as_each_does_alone(tiny_sky, luigi, finished, tmp_path):
+    moved = ffi_geometry.shifted(frame.TANSIP, 0.2, 0.1)
+    later = write_ffi(tmp_path / "tess2022019135923-s0047-3-3-0165-s_ffic.fits", moved)
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    both = [luigi.start("Downsample", *tiny_sky.arguments(together, *PLAIN, ffi=ffi)) for ffi in (tiny_sky.ffi, later)]
+    for ended in [running.wait() for running in both]:
+        assert ended.code == 0, ended.tail
+    whole_or_absent(together)
+    assert luigi.run("Downsample", *tiny_sky.arguments(alone, *PLAIN, ffi=later), workers=2).code == 0
+    first, second = sorted(together.rglob("syndiff_template_*.fits"))
+    assert first.read_bytes() == template_of(finished).read_bytes()
+    assert second.read_bytes() == template_of(alone).read_bytes()
+    assert temporaries(together) == []
+
+
 OTHERS_GROUP = 54321  # of nobody's, so that only what is given to it may be written
 
 
@@ -750,6 +767,28 @@ def test_temporaries_of_dead_runs_are_swept_where_their_task_writes_again(tiny_s
         path.write_text("left behind")
     assert luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN)).code == 0
     assert [path for path in dead if path.exists()] == []
+
+
+def seen_by_all(root):
+    """What shells and scripts find below a data root, and what this package's own commands do."""
+    return sorted(glob.glob(f"{root}/**/*", recursive=True)), sorted(ledger.products(root))
+
+
+def test_what_dead_runs_left_is_matched_by_no_glob_and_counted_by_nobody(made):
+    before = seen_by_all(made)
+    for published in (template_of(made), *made.rglob(f"convolved_images.zarr/{ONE.name}"), *made.rglob("*.fits.gz")):
+        copy = shutil.copytree if published.is_dir() else shutil.copy
+        copy(published, dead_name(temporary_path(published)))
+    incoming = archive_files._temporary(made / "ps1_skycells_zarr" / "incoming", "rings.v3.x.fits")
+    dead_name(incoming).write_text("left behind")
+    assert len(temporaries(made)) == 4
+    assert seen_by_all(made) == before
+    assert ask("verify", "--deep", made).returncode == 0
+
+
+def dead_name(path):
+    """The same temporary as of a process that is not there."""
+    return path.with_name(path.name.replace(str(os.getpid()), "99999999"))
 
 
 @contextlib.contextmanager
