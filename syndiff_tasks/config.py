@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import luigi
+from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import LuigiConfigParser, get_config
 
 SHIPPED = Path(__file__).with_name("luigi.cfg")
@@ -171,6 +172,98 @@ class Number(luigi.FloatParameter):
         return value
 
 
+class Whole(luigi.IntParameter):
+    """A whole number within limits.
+
+    Parameters
+    ----------
+    name : str
+        What error messages call it.
+    low, high : int
+        The limits, both allowed.
+    **keywords
+        As `luigi.Parameter` takes them.
+    """
+
+    def __init__(self, name, low, high, **keywords):
+        super().__init__(**keywords)
+        self.name, self.low, self.high = name, low, high
+
+    def parse(self, text):
+        """Return the number.
+
+        Raises
+        ------
+        ValueError
+            If the text is no whole number, or one outside the limits.
+        """
+        try:
+            value = int(text)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {text!r} is not a whole number") from error
+        if not self.low <= value <= self.high:
+            raise ValueError(f"{self.name}: {value} is not within {self.low} to {self.high}")
+        return value
+
+
+class Choice(luigi.ChoiceParameter):
+    """One of a few words or numbers.
+
+    Parameters
+    ----------
+    name : str
+        What error messages call it.
+    choices : list of str or of int
+    **keywords
+        As `luigi.Parameter` takes them.
+    """
+
+    def __init__(self, name, choices, **keywords):
+        super().__init__(choices=choices, var_type=type(choices[0]), **keywords)
+        self.name, self.among = name, {str(choice): choice for choice in choices}
+
+    def parse(self, text):
+        """Return the choice.
+
+        Raises
+        ------
+        ValueError
+            If the text is none of them.
+        """
+        if text not in self.among:
+            raise ValueError(f"{self.name}: {text!r} is none of {', '.join(self.among)}")
+        return self.among[text]
+
+
+class Switch(luigi.BoolParameter):
+    """True or false, to be said.
+
+    Parameters
+    ----------
+    name : str
+        What error messages call it.
+    **keywords
+        As `luigi.Parameter` takes them.
+    """
+
+    def __init__(self, name, **keywords):
+        super().__init__(parsing=luigi.BoolParameter.EXPLICIT_PARSING, **keywords)
+        self.name = name
+
+    def parse(self, text):
+        """Return whether it is true.
+
+        Raises
+        ------
+        ValueError
+            If the text is neither ``true`` nor ``false``.
+        """
+        try:
+            return super().parse(text)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {text!r} is neither true nor false") from error
+
+
 def _number(name, text):
     try:
         return float(text)
@@ -183,45 +276,41 @@ class syndiff(luigi.Config):  # noqa: N801 - Luigi makes the section's name of t
 
     data_root = luigi.Parameter(always_in_help=True, description="folder under which every product lies")
     archive = Places(always_in_help=True, description="PS1 base URLs or folders in the archive's layout, tried in turn")
-    download_tries = luigi.IntParameter(always_in_help=True, description="tries of a file at one mirror")
+    download_tries = Whole("download_tries", 1, 1000, always_in_help=True, description="tries of a file at one mirror")
     connect_timeout = Number("connect_timeout", 0.1, 3600.0, always_in_help=True, description="seconds to connect")
     read_timeout = Number("read_timeout", 0.1, 3600.0, always_in_help=True, description="seconds of silence allowed")
     weights = Weights(always_in_help=True, description="weights of the bands, e.g. r=0.238, i=0.344, z=0.283, y=0.135")
-    background = luigi.ChoiceParameter(
-        choices=["segment", "mesh", "none"], always_in_help=True, description="what is done with the sky of a skycell"
+    background = Choice(
+        "background",
+        ["segment", "mesh", "none"],
+        always_in_help=True,
+        description="what is done with the sky of a skycell",
     )
-    bin = luigi.ChoiceParameter(
-        choices=[1, 2, 4, 8], var_type=int, always_in_help=True, description="native pixels along one side of a block"
-    )
+    bin = Choice("bin", [1, 2, 4, 8], always_in_help=True, description="native pixels along one side of a block")
     ignore_mask_bits = Bits(description="default of --ignore-mask-bits")
-    ignored_pixels = luigi.ChoiceParameter(
-        choices=["flag", "exclude"], always_in_help=True, description="what happens to pixels with an ignored mask bit"
+    ignored_pixels = Choice(
+        "ignored_pixels",
+        ["flag", "exclude"],
+        always_in_help=True,
+        description="what happens to pixels with an ignored mask bit",
     )
-    psf = luigi.ChoiceParameter(
-        choices=["gauss", "prf", "none"], always_in_help=True, description="the point spread function of the template"
+    psf = Choice(
+        "psf", ["gauss", "prf", "none"], always_in_help=True, description="the point spread function of the template"
     )
     psf_sigma = Number("psf_sigma", 0.0, 400.0, description="default of --psf-sigma [native PS1 px of 0.25 arcsec]")
     prf_folder = luigi.Parameter(always_in_help=True, description="folder of SPOC PRF files, for psf = prf")
-    units = luigi.ChoiceParameter(
-        choices=["counts", "electrons"], always_in_help=True, description="counts/s (ZP 25) or electrons/s (ZP 20.44)"
+    units = Choice(
+        "units", ["counts", "electrons"], always_in_help=True, description="counts/s (ZP 25) or electrons/s (ZP 20.44)"
     )
-    oversampling = luigi.ChoiceParameter(
-        choices=[1, 2, 4], var_type=int, always_in_help=True, description="template pixels along one TESS pixel"
+    oversampling = Choice(
+        "oversampling", [1, 2, 4], always_in_help=True, description="template pixels along one TESS pixel"
     )
     min_coverage = Number(
         "min_coverage", 0.0, 1.0, always_in_help=True, description="below this fraction of data a pixel is NaN"
     )
-    pixel_maps = luigi.BoolParameter(
-        parsing=luigi.BoolParameter.EXPLICIT_PARSING, always_in_help=True, description="write the maps of every skycell"
-    )
-    keep_raw = luigi.BoolParameter(
-        parsing=luigi.BoolParameter.EXPLICIT_PARSING,
-        always_in_help=True,
-        description="keep a skycell's raw pixels once it is combined",
-    )
-    require_all_bands = luigi.BoolParameter(
-        parsing=luigi.BoolParameter.EXPLICIT_PARSING, always_in_help=True, description="stop where a band is missing"
-    )
+    pixel_maps = Switch("pixel_maps", always_in_help=True, description="write the maps of every skycell")
+    keep_raw = Switch("keep_raw", always_in_help=True, description="keep a skycell's raw pixels once it is combined")
+    require_all_bands = Switch("require_all_bands", always_in_help=True, description="stop where a band is missing")
     recheck_absent_days = Number(
         "recheck_absent_days",
         0.0,
@@ -230,20 +319,32 @@ class syndiff(luigi.Config):  # noqa: N801 - Luigi makes the section's name of t
         description="days after which absent files are asked for again",
     )
     star_catalog = luigi.Parameter(always_in_help=True, description="CSV of stars (Gaia DR3 columns), gaia, or empty")
-    saturated_stars = luigi.ChoiceParameter(
-        choices=["auto", "repair", "remove", "keep"],
+    saturated_stars = Choice(
+        "saturated_stars",
+        ["auto", "repair", "remove", "keep"],
         always_in_help=True,
         description="what is done with saturated stars; auto repairs where there is a catalogue",
     )
-    ccds_at_once = luigi.IntParameter(always_in_help=True, description="CCDs of a sector that are worked on at once")
-    pictures = luigi.BoolParameter(
-        parsing=luigi.BoolParameter.EXPLICIT_PARSING, always_in_help=True, description="draw a picture and a page"
+    ccds_at_once = Whole(
+        "ccds_at_once", 1, 16, always_in_help=True, description="CCDs of a sector that are worked on at once"
     )
+    pictures = Switch("pictures", always_in_help=True, description="draw a picture and a page")
 
 
 def setting(name):
     """Return the `config_path` that gives a task's parameter the value of ``[syndiff] name`` for its default."""
     return {"section": "syndiff", "name": name}
+
+
+def downloads_at_once():
+    """Return how many skycells may be downloaded at once, over all workers: ``[resources] ps1_archive``.
+
+    Raises
+    ------
+    ValueError
+        If that is no number above 0.
+    """
+    return Whole("[resources] ps1_archive", 1, 1000).parse(get_config().get("resources", "ps1_archive"))
 
 
 def use_shipped_settings():
@@ -265,3 +366,20 @@ def use_shipped_settings():
             f"[syndiff] {', '.join(unknown)} in {', '.join(files)}: no such setting; "
             f"the settings are {', '.join(sorted(known))}"
         )
+
+
+def refuse_empty_options():
+    """Refuse options of the command line that have an empty value, as ``--roi "$ROI"`` gives where ROI is not set.
+
+    Luigi drops them, so that the default would be taken without a word.
+
+    Raises
+    ------
+    ValueError
+        Naming them.
+    """
+    parser = CmdlineParser.get_instance()
+    empty = [name for name, value in vars(parser.known_args).items() if value == ""] if parser else []
+    if empty:
+        options = ", ".join(f"--{name.replace('_', '-')} ''" for name in empty)
+        raise ValueError(f"{options}: the value is empty; give one, or leave the option out to have the default")

@@ -71,6 +71,10 @@ def explain(path) -> str:
         lines.append("files")
         lines += [f"  {key}  {file['sha256']}  {file['url']}" for key, file in sorted(notes["files"].items())]
         lines += [f"  {key}  absent on {date}" for key, date in sorted(notes["absent"].items())]
+        lines += [
+            f"  {key}  unusable on {one['asked']}: {one['reason']}  {one['url']}"
+            for key, one in sorted(notes.get("unusable", {}).items())
+        ]
     return "\n".join(lines)
 
 

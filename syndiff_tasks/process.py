@@ -2,6 +2,7 @@
 
 import atexit
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -55,13 +56,49 @@ def last_words(task, error):
     _WORDS.flush()
 
 
+class Remembering:
+    """A block of a task's code of whose errors Luigi would tell a traceback only.
+
+    Parameters
+    ----------
+    task : str
+        Name of the task.
+    """
+
+    def __init__(self, task):
+        self.task = task
+
+    def __enter__(self):
+        """Begin the block."""
+
+    def __exit__(self, kind, error, traceback):
+        """Keep the error, which goes on its way."""
+        if isinstance(error, Exception):
+            last_words(self.task, error)
+
+
+class _Listener(logging.Handler):
+    """Hears of what goes wrong before there is a task, as when a parameter cannot be read."""
+
+    def emit(self, record):
+        if record.exc_info:
+            last_words("luigi", record.exc_info[1])
+
+
+logging.getLogger("luigi-interface").addHandler(_Listener(logging.ERROR))
+
+
 @atexit.register
 def _say_last_words():
     if os.getpid() != _STARTED_BY_HAND:
         return
+    words = {}
     with _WORDS:
         _WORDS.seek(0)
-        words = list(dict.fromkeys(_WORDS))
+        # Of what several met with, the first one is named, the others need its product; a task rather than Luigi.
+        for line in sorted(_WORDS, key=lambda line: line.startswith("luigi: ")):
+            words.setdefault(line.partition(": ")[2], line)
+    words = list(words.values())
     if words:
         more = [f"and {len(words) - _SHOWN} more of that kind\n"] if len(words) > _SHOWN else []
         sys.stderr.writelines(["\nWhat went wrong:\n", *words[:_SHOWN], *more])

@@ -45,8 +45,8 @@ RAW_FORMAT = 1
 COMBINED_FORMAT = 1
 BLURRED_FORMAT = 2
 
-# Native pixels of true sky that every skycell carries beyond its core, on each side (facts.md §1: half the overlap).
-MARGIN = 240.0
+# Native pixels of true sky that a frame holds beyond the skycell's core, on each side, widened or not (facts.md §1).
+MARGIN = rings.MARGIN
 # SPOC PRFs reach 6.5 TESS px, corners included [native px].
 PRF_REACH = 6.5 * 82 * math.sqrt(2)
 # Half the diagonal of a TESS pixel [native PS1 px]: 20.5" / 0.25" / sqrt(2), and 3 % for the corners of a camera.
@@ -71,8 +71,8 @@ LARGEST_DRIFT = 5.0
 # Waits between two tries of a file [s], and the least speed [bytes/s] that is not taken for a dead line.
 FIRST_WAIT, LONGEST_WAIT, SLOWEST = 2.0, 300.0, 1000.0
 
-# For the estimate of disk space: skycells on their way at once, and a combined and blurred one [bytes].
-DOWNLOADS_AT_ONCE, COMBINED_BYTES = 8, 12_000_000
+# For the estimate of disk space: a combined and blurred skycell [bytes].
+COMBINED_BYTES = 12_000_000
 
 # Temporaries of other hosts, whose processes cannot be asked, go when they are so old [days].
 DAYS_OLD = 1.0
@@ -196,11 +196,11 @@ def plan(path, roi="", target="", size=64, catalogue=""):
         raise ValueError(f"--ffi {path}: there is no such file")
     if roi and target:
         raise ValueError(f"--roi {roi} and --target {target}: give one of them")
-    return _plan(os.path.abspath(path), os.stat(path).st_mtime_ns, roi, target, size, catalogue)
+    return _plan(os.path.abspath(path), _state_of(path), roi, target, size, catalogue, tessellation(catalogue))
 
 
 @functools.lru_cache(maxsize=64)
-def _plan(path, _changed, roi, target, size, catalogue):
+def _plan(path, _state, roi, target, size, catalogue, cells):
     ccd = ffi_geometry.parse_name(path)
     header = fitsfile.read_ffi_header(path)
     shape = header["NAXIS2"], header["NAXIS1"]
@@ -218,7 +218,6 @@ def _plan(path, _changed, roi, target, size, catalogue):
         ffi_geometry.check_region(region, shape, science)
     if target:
         region = ffi_geometry.region_around(tansip, *position(target), size, science)
-    cells = tessellation(catalogue)
     footprint = footprints.footprint(tansip, region, cells, science)
     if not footprint.skycells:
         ra, dec = ffi_geometry.pixel_to_sky(tansip, (region.x0 + region.x1) / 2, (region.y0 + region.y1) / 2)
@@ -285,13 +284,23 @@ def position(target):
     return ra, dec
 
 
-@functools.lru_cache(maxsize=4)
 def tessellation(catalogue=""):
-    """Return the skycells of the ring table, or those of a CSV file."""
+    """Return the skycells of the ring table, or those of a CSV file; cached for as long as that stays the same."""
     if not catalogue:
         return rings.rings_v3()
     if not os.path.exists(catalogue):
         raise ValueError(f"--skycell-catalog {catalogue}: there is no such file")
+    return _tessellation(catalogue, _state_of(catalogue))
+
+
+def _state_of(path):
+    """Return what is another once a file was written anew."""
+    status = os.stat(path)
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+@functools.lru_cache(maxsize=4)
+def _tessellation(catalogue, _state):
     try:
         return rings.catalogue(pd.read_csv(catalogue, dtype={"NAME": str}))
     except ValueError as error:
@@ -353,7 +362,7 @@ def source(settings):
     return Source(settings.archive, settings.data_root, bands_wanted, politeness, settings.require_all_bands)
 
 
-def demand_space(settings, recipe, names):
+def demand_space(settings, recipe, names, at_once):
     """Compare what the skycells that are not there yet will need with what the disk has, before the first is fetched.
 
     Parameters
@@ -362,6 +371,8 @@ def demand_space(settings, recipe, names):
     recipe : Recipe
     names : list of str
         The skycells of a run.
+    at_once : int
+        How many of them may be on their way from the archive at once.
 
     Raises
     ------
@@ -373,7 +384,7 @@ def demand_space(settings, recipe, names):
     unfetched = [name for name in missing if not os.path.exists(paths.raw(root, name))]
     if missing:
         bands_wanted = [band for band, _ in settings.weights]
-        needed = archive.needed_bytes(len(unfetched), bands_wanted, KINDS, DOWNLOADS_AT_ONCE, settings.keep_raw)
+        needed = archive.needed_bytes(len(unfetched), bands_wanted, KINDS, at_once, settings.keep_raw)
         archive.demand_space(root, needed + len(missing) * COMBINED_BYTES)
 
 
@@ -387,7 +398,8 @@ def download(skycell, source, draft, progress):
     source : Source
         Where from.
     draft : targets.Draft
-        Where to; its notes get the origin of each file, and the date on which absent ones were asked for.
+        Where to; its notes get the origin of each file, the date on which absent ones were asked for, and of those
+        whose numbers give no flux the date, the URL and the reason.
     progress : Progress
         One step a file.
 
@@ -396,35 +408,47 @@ def download(skycell, source, draft, progress):
     archive.ArchiveUnavailable
         If a file cannot be had just now.
     ValueError
-        If a file is absent and `source.require_all_bands` is set, or the disk is too full.
+        If a file is absent or gives no flux and `source.require_all_bands` is set, or the disk is too full.
     """
     folder = paths.incoming(source.data_root)
     archive.sweep(folder, DAYS_OLD)
     archive.demand_space(folder, archive.needed_bytes(1, source.bands, KINDS, 1, keep_raw=True))
     files = archive.stack_files(skycell.name, source.bands, KINDS)
     read = functools.partial(_read_checked, rings.wcs_keywords(skycell) | {"NAXIS1": skycell.nx, "NAXIS2": skycell.ny})
-    origin, described = {}, {"skycell": skycell.name, "keywords": {}, "absent": []}
+    notes = {"files": {}, "absent": {}, "unusable": {}}
+    described = {"skycell": skycell.name, "keywords": {}, "absent": []}
     with contextlib.closing(archive.fetch_all(files, source.bases, folder, source.politeness, read)) as fetched:
-        store.write_arrays(draft.path, _stored(fetched, origin, described, progress), described)
-    absent = described["absent"]
-    if absent and source.require_all_bands:
+        store.write_arrays(draft.path, _stored(fetched, notes, described, progress), described)
+    lacking = [*notes["absent"], *(f"{key} that gives flux" for key in notes["unusable"])]
+    if lacking and source.require_all_bands:
         raise ValueError(
-            f"{skycell.name}: the archive has no {', '.join(absent)}, and require_all_bands is set in luigi.cfg; "
+            f"{skycell.name}: the archive has no {', '.join(lacking)}, and require_all_bands is set in luigi.cfg; "
             "unset it to go on without"
         )
-    draft.notes.update(files=origin, absent={key: _today() for key in absent})
+    draft.notes.update(notes)
 
 
-def _stored(fetched, origin, described, progress):
+def _stored(fetched, notes, described, progress):
     """Yield the pixels of each file that comes, and note what came."""
     for key, file in fetched:
+        came = "stored"
         if file is None:
+            came = "absent"
             described["absent"].append(key)
+            notes["absent"][key] = _today()
+        elif isinstance(file, archive.Unusable):
+            came = "unusable"
+            notes["unusable"][key] = {"asked": _today(), "url": file.url, "reason": file.reason}
+            logger.warning(
+                "%s: %s came whole but gives no flux (%s); it is put into quarantine, and its band counts as missing "
+                "in this skycell until the archive is asked again (recheck_absent_days)",
+                *(described["skycell"], file.url, file.reason),
+            )
         else:
             described["keywords"][key] = file.content.keywords
-            origin[key] = {name: getattr(file, name) for name in ORIGIN}
+            notes["files"][key] = {name: getattr(file, name) for name in ORIGIN}
             yield key, file.content.stored
-        progress.step(f"{key} {'absent' if file is None else 'stored'}")
+        progress.step(f"{key} {came}")
 
 
 def _read_checked(expected, path):
@@ -441,8 +465,9 @@ def _today():
 
 
 def recheck_is_due(manifest, days):
-    """Tell whether files that were absent have not been asked for again for so many days."""
-    asked = manifest["notes"]["absent"].values()
+    """Tell whether files that were absent or unusable have not been asked for again for so many days."""
+    notes = manifest["notes"]
+    asked = [*notes["absent"].values(), *(one["asked"] for one in notes.get("unusable", {}).values())]
     age = [datetime.date.fromisoformat(_today()) - datetime.date.fromisoformat(day) for day in asked]
     return any(one.days >= days for one in age)
 
@@ -573,9 +598,12 @@ class Blur(NamedTuple):
         """Return how far light is followed [native px]."""
         return PRF_REACH if self.prfs is not None else SIGMAS * self.sigma
 
-    def widening(self):
-        """Return by how much a skycell's frame must be widened with its neighbours' blocks [native px]."""
-        return max(0.0, self.reach() + PIXEL_REACH - MARGIN)
+    def widening(self, margin=MARGIN):
+        """Return by how much a skycell's frame must be widened with its neighbours' blocks [native px].
+
+        `margin` is what its own image holds beyond its core, see `rings.Tessellation.margin`.
+        """
+        return max(self.reach() + PIXEL_REACH, MARGIN) - margin
 
     def settings(self, reference):
         """Return what shaped the blurred skycells, for manifests; a PRF is turned as the reference FFI lies."""
@@ -590,7 +618,8 @@ class Blur(NamedTuple):
 
     def made_of(self, plan, skycell):
         """Return the names of the combined skycells that one blurred skycell is made of, its own first."""
-        near = footprints.neighbours(skycell, plan.tessellation, self.widening()) if self.widening() else []
+        widening = self.widening(plan.tessellation.margin(skycell))
+        near = footprints.neighbours(skycell, plan.tessellation, widening) if widening else []
         return [skycell.name, *(other.name for other in near)]
 
     def skycells(self, plan):
@@ -644,7 +673,7 @@ def convolve(plan, skycell, combined, blur, ignore):
         neighbours = [
             (read_blocks(combined[name].path), mapping.plane_homography(plan.skycell(name), skycell)) for name in names
         ]
-        frame = psf.widen(frame, blur.widening(), neighbours)
+        frame = psf.widen(frame, blur.widening(plan.tessellation.margin(skycell)), neighbours)
     if blur.prfs is None:
         return psf.gaussian_blur(frame, blur.sigma, mask.bit_mask(ignore))
     centre = (skycell.nx - 1) / 2, (skycell.ny - 1) / 2
@@ -910,7 +939,7 @@ def skycells_table(plan, groups, bands_wanted):
 
 def _skycell_row(skycell, notes, bands_wanted):
     files, numbers = notes["files"], notes["keywords"]
-    have = [band for band in bands_wanted if f"{band}_image" in files]
+    have = [band for band in bands_wanted if all(f"{band}_{kind}" in files for kind in KINDS)]
     row = {"NAME": skycell.name, "PROJECTION": skycell.projection, "BANDS": "".join(have)}
     ra, dec = footprints.corners(skycell)
     for place, one_ra, one_dec in zip(("CENTRE", "CORNER1", "CORNER2", "CORNER3", "CORNER4"), ra, dec, strict=True):
@@ -931,6 +960,7 @@ def origin_of(raw):
     return {
         "files": notes["files"],
         "absent": notes["absent"],
+        "unusable": notes.get("unusable", {}),
         "seconds": dict(notes.get("seconds", {})),
         "keywords": {key: {name: one[name] for name in kept if name in one} for key, one in keywords.items()},
     }

@@ -46,6 +46,10 @@ class ProductNotWritten(OSError):
     """The folder of a product cannot be written, or its disk is full."""
 
 
+class ProductNotRead(OSError):
+    """A product belongs to another user, who does not let us read it."""
+
+
 class Draft(NamedTuple):
     """A product being written: where to, and what its manifest shall remember beside the settings."""
 
@@ -135,6 +139,8 @@ class WholeTarget(luigi.Target):
         try:
             yield draft
             self._publish(temporary, final, draft.notes)
+        except PermissionError as error:
+            raise _not_written(error, error.filename) from error
         except OSError as error:
             if not _is_full(error):
                 raise
@@ -230,10 +236,13 @@ class WholeTarget(luigi.Target):
         made = manifest["settings"]
         for name in sorted(set(made) | set(self.settings)):
             if made.get(name) != self.settings.get(name):
+                # Of two FFIs of one CCD, the second does with the skycells of the first.
+                share = f"share its skycells with --reference-ffi <path of {made[name]}>, " if name == "ffi" else ""
                 raise SettingsDiffer(
                     f"{self.path} was made with {name} = {made.get(name)!r}, and {name} = "
-                    f"{self.settings.get(name)!r} is asked for now; run {self.task} with --overwrite to remake it "
-                    f"(from another task: --{self.task}-overwrite), or keep both by giving another --syndiff-data-root"
+                    f"{self.settings.get(name)!r} is asked for now; {share}run {self.task} with --overwrite to remake "
+                    f"it (from another task: --{self.task}-overwrite), or keep both by giving another "
+                    "--syndiff-data-root"
                 )
 
 
@@ -255,7 +264,9 @@ def read_manifest(path):
     Raises
     ------
     ProductDamaged
-        If the manifest is there and cannot be read.
+        If the manifest is there and is none.
+    ProductNotRead
+        If it belongs to somebody who does not let us read it.
     """
     if not os.path.exists(path):
         return None
@@ -264,6 +275,11 @@ def read_manifest(path):
         text = where.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise ProductNotRead(
+            f"{where}: cannot be read ({error.strerror}); mend its permissions, or give another folder with "
+            "--syndiff-data-root"
+        ) from error
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -322,7 +338,8 @@ def sweep(folder, seconds_old=86400.0):
         made_by = TEMPORARY.match(path.name)
         if made_by is None:
             continue
-        with contextlib.suppress(FileNotFoundError):  # its owner, or another sweeper, was first
+        # Its owner, or another sweeper, was first; or it is another user's, who will sweep it.
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             if made_by["host"] == here:
                 dead = not archive.alive(int(made_by["pid"]))
             else:
@@ -340,14 +357,16 @@ def _demand_writable(folder):
             read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
             raise OSError(errno.EROFS if read_only else errno.EACCES, "it may not be written", str(folder))
     except OSError as error:
-        if _is_full(error):
-            reason, cure = "the disk is full", "free some space"
-        else:
-            reason, cure = error.strerror, "mend its permissions"
-        raise ProductNotWritten(
-            f"{error.filename or folder}: cannot be written ({reason}); {cure}, or give another folder with "
-            "--syndiff-data-root"
-        ) from error
+        raise _not_written(error, error.filename or folder) from error
+
+
+def _not_written(error, place):
+    reason, cure = error.strerror, "mend its permissions"
+    if _is_full(error):
+        reason, cure = "the disk is full", "free some space"
+    return ProductNotWritten(
+        f"{place}: cannot be written ({reason}); {cure}, or give another folder with --syndiff-data-root"
+    )
 
 
 def _is_full(error):

@@ -12,9 +12,22 @@ import luigi
 
 from . import paths, process, stages
 from . import sector as sectors
-from .config import Auto, Bits, Detectors, Number, Offsets, setting, syndiff
+from .config import (
+    Auto,
+    Bits,
+    Detectors,
+    Number,
+    Offsets,
+    Whole,
+    downloads_at_once,
+    refuse_empty_options,
+    setting,
+    syndiff,
+)
 from .report import drift as drift_plot
 from .targets import SettingsDiffer, WholeTarget, read_manifest
+
+BITS = "PS1 mask bits to flag, e.g. 12, or a comma alone for none"
 
 OVERWRITE = {
     "default": False,
@@ -25,6 +38,17 @@ OVERWRITE = {
 
 class _Reporting(luigi.Task):
     """A task that tells how far it is, in the terminal and in the web view, and what went wrong last of all."""
+
+    def complete(self):
+        """Tell whether the product is there."""
+        # Luigi has events with the error for `requires` and `run`, but none for this.
+        with process.Remembering(self.task_family):
+            refuse_empty_options()
+            return self.is_complete()
+
+    def is_complete(self):
+        """Tell whether the product is there; the part of `complete` that tasks may have their own of."""
+        return super().complete()
 
     def progress(self, total, unit):
         """Return a `stages.Progress` of `total` steps that also moves the bar of luigid's web view."""
@@ -50,7 +74,7 @@ class _OnFFI(_Reporting):
     ffi = luigi.Parameter(description="the FFI: tess…_ffic.fits (SPOC) or hlsp_tica_…fits, also .gz or .fz")
     roi = luigi.Parameter(default="", description="region x0,y0,x1,y1 in FFI pixels, half-open, the first pixel is 0,0")
     target = luigi.Parameter(default="", description="instead of --roi: centre of the region, 'RA Dec' in degrees")
-    size = luigi.IntParameter(default=64, description="with --target: width and height of the region [TESS px]")
+    size = Whole("size", 1, 2048, default=64, description="with --target: width and height of the region [TESS px]")
     skycell_catalog = luigi.Parameter(default="", description="CSV of skycells that replaces the PS1 ring table")
 
     def plan(self):
@@ -99,13 +123,11 @@ class DownloadSkycell(_Reporting):
     resources = {"ps1_archive": 1}
 
     def output(self):
-        """Return the Zarr group of the skycell."""
-        return _raw(syndiff().data_root, self.skycell, self.overwrite)
-
-    def complete(self):
-        """Tell whether all is there that the archive had when it was asked last, not too long ago."""
-        target = self.output()
-        return target.exists() and not stages.recheck_is_due(target.manifest(), syndiff().recheck_absent_days)
+        """Return the Zarr group of the skycell, to be made again where the archive was asked too long ago."""
+        raw = _raw(syndiff().data_root, self.skycell, self.overwrite)
+        manifest = raw.manifest()
+        due = manifest is not None and stages.recheck_is_due(manifest, syndiff().recheck_absent_days)
+        return _raw(syndiff().data_root, self.skycell, True) if due else raw
 
     def run(self):
         """Fetch, check and store every file of the skycell."""
@@ -120,7 +142,7 @@ class CombineBands(_Reporting):
     """The TESS-band image, variance and mask of one skycell, on blocks."""
 
     skycell = luigi.Parameter(description="PS1 skycell, e.g. skycell.2556.080")
-    ignore_mask_bits = Bits(config_path=setting("ignore_mask_bits"), description="PS1 mask bits to flag, e.g. 12")
+    ignore_mask_bits = Bits(config_path=setting("ignore_mask_bits"), description=BITS)
     skycell_catalog = luigi.Parameter(default="", description="CSV of skycells that replaces the PS1 ring table")
     overwrite = luigi.BoolParameter(**OVERWRITE)
 
@@ -168,7 +190,7 @@ class _Blurring(_OnFFI):
     psf_sigma = Number(
         "psf_sigma", 0.0, 400.0, config_path=setting("psf_sigma"), description="sigma of the Gaussian PSF [PS1 px]"
     )
-    ignore_mask_bits = Bits(config_path=setting("ignore_mask_bits"), description="PS1 mask bits to flag, e.g. 12")
+    ignore_mask_bits = Bits(config_path=setting("ignore_mask_bits"), description=BITS)
     reference_ffi = luigi.Parameter(default="", description="FFI of the same CCD whose blurred skycells are shared")
 
     def blur(self):
@@ -200,7 +222,7 @@ class Convolve(_Blurring):
         """
         plan, blur = self.plan(), self.blur()
         if not self.reference_ffi:
-            stages.demand_space(syndiff(), self.recipe(), blur.skycells(plan))
+            stages.demand_space(syndiff(), self.recipe(), blur.skycells(plan), downloads_at_once())
             return {name: self._combining(name) for name in blur.skycells(plan)}
         groups = self.groups()
         added = (skycell for skycell in plan.footprint.skycells if not groups[skycell.name].exists())
@@ -234,7 +256,7 @@ class Convolve(_Blurring):
         settings = plan.settings() | self.shaped_by()
         return WholeTarget(path, settings, self.groups(), self.overwrite, self.task_family)
 
-    def complete(self):
+    def is_complete(self):
         """Tell whether the summary and every blurred skycell are there."""
         return self.output().exists() and all(group.exists() for group in self.groups().values())
 
@@ -303,9 +325,9 @@ class Downsample(_Blurring):
         """Return the offsets that are asked for, or that the FFIs have."""
         return sectors.offsets(self.grouped()) if isinstance(self.multi_offset_array, Auto) else self.multi_offset_array
 
-    def complete(self):
+    def is_complete(self):
         """Tell whether every template is there; which ones there are to be may follow from the drift."""
-        return (not isinstance(self.multi_offset_array, Auto) or self.drift().complete()) and super().complete()
+        return (not isinstance(self.multi_offset_array, Auto) or self.drift().complete()) and super().is_complete()
 
     def described(self):
         """Return the `stages.Described` that the template files tell."""
@@ -363,9 +385,9 @@ class Downsample(_Blurring):
 class _OfCCD(_Reporting):
     """What the tasks of one CCD of a sector have in common: which, and where its FFIs are."""
 
-    sector = luigi.IntParameter(description="TESS sector")
-    camera = luigi.IntParameter(description="TESS camera, 1 to 4")
-    ccd = luigi.IntParameter(description="TESS CCD, 1 to 4")
+    sector = Whole("sector", 1, 9999, description="TESS sector")
+    camera = Whole("camera", 1, 4, description="TESS camera, 1 to 4")
+    ccd = Whole("ccd", 1, 4, description="TESS CCD, 1 to 4")
     ffi_dir = luigi.Parameter(description="folder of FFIs, searched with the folders below it")
     overwrite = luigi.BoolParameter(**OVERWRITE)
 
@@ -445,12 +467,12 @@ class _Wanted(_Reporting):
 
     roi = luigi.Parameter(default="", description="region x0,y0,x1,y1 of each CCD in FFI pixels, half-open")
     target = luigi.Parameter(default="", description="instead of --roi: centre of the region, 'RA Dec' in degrees")
-    size = luigi.IntParameter(default=64, description="with --target: width and height of the region [TESS px]")
+    size = Whole("size", 1, 2048, default=64, description="with --target: width and height of the region [TESS px]")
     skycell_catalog = luigi.Parameter(default="", description="CSV of skycells that replaces the PS1 ring table")
     psf_sigma = Number(
         "psf_sigma", 0.0, 400.0, config_path=setting("psf_sigma"), description="sigma of the Gaussian PSF [PS1 px]"
     )
-    ignore_mask_bits = Bits(config_path=setting("ignore_mask_bits"), description="PS1 mask bits to flag, e.g. 12")
+    ignore_mask_bits = Bits(config_path=setting("ignore_mask_bits"), description=BITS)
 
     def wanted(self):
         """Return the parameters that name the same to Downsample."""
@@ -466,7 +488,7 @@ class _Wanted(_Reporting):
 class Sector(_Wanted):
     """Templates of every CCD of a sector, a few CCDs at a time, and a report on them."""
 
-    sector = luigi.IntParameter(description="TESS sector")
+    sector = Whole("sector", 1, 9999, description="TESS sector")
     ffi_dir = luigi.Parameter(description="folder of the sector's FFIs, searched with the folders below it")
     cameras = Detectors(default=(1, 2, 3, 4), description="cameras, e.g. 1,3 (default: all)")
     ccds = Detectors(default=(1, 2, 3, 4), description="CCDs of each camera, e.g. 2 (default: all)")
@@ -523,9 +545,9 @@ class Sector(_Wanted):
         partly += ["roi"] if self.roi else ["target", "size"] if self.target else []
         return "_".join(f"{name}_{own[name]}".replace(" ", "_").replace(",", "_") for name in partly)
 
-    def complete(self):
+    def is_complete(self):
         """Tell whether the report, the page and every template are there."""
-        return not self.left() and super().complete()
+        return not self.left() and super().is_complete()
 
     def left(self):
         """Return the CCDs whose reference is not chosen yet, else those of which templates are missing."""
@@ -551,7 +573,7 @@ class Sector(_Wanted):
 def _is_made(task):
     """Tell whether a task is complete; with products of other settings it is not, and says so when it is run."""
     try:
-        return task.complete()
+        return task.is_complete()
     except SettingsDiffer:
         return False
 

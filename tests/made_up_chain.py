@@ -54,18 +54,25 @@ def sources_at(tansip, x, y, magnitude):
     return sky.source_table(ra, dec, np.broadcast_to(magnitude, ra.shape), np.full(len(ra), 5000.0))
 
 
-def pieces(plan):
-    """The pieces of all skycells of a plan, clipped to their frames."""
-    for index, skycell in enumerate(plan.footprint.skycells):
-        row, column = np.nonzero(plan.footprint.owner == index)
+def pieces(plan, blur):
+    """The pieces of all skycells that a plan's blurred ones are made of, clipped to their frames."""
+    own = [skycell.name for skycell in plan.footprint.skycells]
+    names = blur.skycells(plan)
+    for name in names:
+        skycell = plan.skycell(name)
+        # A neighbour gives light to pixels that it does not own.
+        seen = plan.footprint.owner == own.index(name) if names == own else plan.footprint.owner >= 0
+        row, column = np.nonzero(seen)
         px, py = mapping.tess_to_ps1(plan.tansip, skycell, column + plan.region.x0, row + plan.region.y0)
-        yield Piece(
-            skycell,
-            max(math.floor(px.min()) - REACH, 0),
-            max(math.floor(py.min()) - REACH, 0),
-            min(math.ceil(px.max()) + REACH, skycell.nx),
-            min(math.ceil(py.max()) + REACH, skycell.ny),
-        )
+        x0, x1 = clipped(px, skycell.nx)
+        y0, y1 = clipped(py, skycell.ny)
+        yield Piece(skycell, x0, y0, x1, y1)
+
+
+def clipped(places, size):
+    """First and last but one native px about some places in a frame, or a few px of its edge if there are none."""
+    first = min(max(math.floor(places.min()) - REACH, 0), size - 64)
+    return first, max(min(math.ceil(places.max()) + REACH, size), first + 64)
 
 
 def stars_on(piece, sources):
@@ -124,18 +131,19 @@ def blurred(root, plan, painted, bin=4, sigma=SIGMA):
 
 def blurred_planes(root, plan, planes_of, bin=4, sigma=SIGMA):
     """As `blurred`, of all planes of each Piece."""
-    blur, groups = stages.Blur("gauss", sigma, None), {}
-    for piece in pieces(plan):
+    blur, combined, groups = stages.Blur("gauss", sigma, None), {}, {}
+    for piece in pieces(plan, blur):
         name = piece.skycell.name
-        combined = WholeTarget(root / f"combined{bin}" / name, {})
-        with combined.writing() as draft:
+        combined[name] = WholeTarget(root / f"combined{bin}" / name, {})
+        with combined[name].writing() as draft:
             planes = planes_of(piece)
             blank_border(piece, planes.flux)
             stages.write_blocks(draft.path, blocks_of(piece, planes, bin), piece.skycell)
-        groups[name] = WholeTarget(root / f"convolved{bin}" / name, {})
-        with groups[name].writing() as draft:
-            stages.write_blurred(draft.path, stages.convolve(plan, piece.skycell, {name: combined}, blur, (12,)))
-            draft.notes.update(notes_of(piece.skycell))
+    for skycell in plan.footprint.skycells:
+        groups[skycell.name] = WholeTarget(root / f"convolved{bin}" / skycell.name, {})
+        with groups[skycell.name].writing() as draft:
+            stages.write_blurred(draft.path, stages.convolve(plan, skycell, combined, blur, (12,)))
+            draft.notes.update(notes_of(skycell))
     return groups
 
 

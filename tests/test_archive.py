@@ -21,7 +21,7 @@ import pytest
 from bad_server import HONEST, HTML, LAST_MODIFIED, XML, Answer, BadServer, etag_of, status
 
 from syndiff_tasks.io import archive
-from syndiff_tasks.io.archive import ArchiveUnavailable, NotInArchive, Politeness
+from syndiff_tasks.io.archive import ArchiveUnavailable, NoFlux, Politeness, Unusable
 
 QUICK = Politeness(tries=3, connect_timeout=0.3, read_timeout=0.1, first_wait=0.001, longest_wait=0.002)
 FILES = archive.stack_files("skycell.2180.097", "riz", ["image"])
@@ -44,6 +44,15 @@ def unseal(path):
 
 
 BODY = sealed(1)
+
+
+def fetch(path, bases, folder, politeness, read):
+    """Fetch one file and keep it under its name; what else was said of it where it did not come."""
+    with contextlib.closing(archive.fetch_all({"it": path}, bases, folder, politeness, read)) as came:
+        _, file = next(came)
+        if not isinstance(file, archive.FetchedFile):
+            return file
+        return file._replace(path=file.path.replace(Path(folder) / path.rpartition("/")[2]))
 
 
 @pytest.fixture
@@ -147,7 +156,7 @@ def test_a_mirror_of_an_unknown_form_is_refused(base):
 
 def test_an_empty_list_of_mirrors_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`archive` is empty"):
-        archive.fetch(PATH, [], tmp_path, QUICK, unseal)
+        fetch(PATH, [], tmp_path, QUICK, unseal)
 
 
 # --- a file that is whole -------------------------------------------------------------------------------------
@@ -156,7 +165,7 @@ def test_an_empty_list_of_mirrors_is_refused(tmp_path):
 def test_a_file_arrives_whole_with_what_its_server_said(server, tmp_path):
     server.put(PATH, BODY)
     before = datetime.now(timezone.utc).replace(microsecond=0)
-    file = archive.fetch(PATH, [server.url], tmp_path, QUICK, unseal)
+    file = fetch(PATH, [server.url], tmp_path, QUICK, unseal)
     assert file.path == tmp_path / NAME
     assert file.path.read_bytes() == BODY
     assert file.url == f"{server.url}/{PATH}"
@@ -170,7 +179,7 @@ def test_a_file_arrives_whole_with_what_its_server_said(server, tmp_path):
 def test_a_file_comes_from_the_download_service_by_its_name_alone(server, tmp_path):
     server.put(f"Download/file?uri=mast:PS1/product/{NAME}", BODY)
     base = f"{server.url}/Download/file?uri=mast:PS1/product/"
-    assert archive.fetch(PATH, [base], tmp_path, QUICK, unseal).path.read_bytes() == BODY
+    assert fetch(PATH, [base], tmp_path, QUICK, unseal).path.read_bytes() == BODY
 
 
 def test_a_file_is_copied_out_of_a_folder_and_the_original_stays(tmp_path):
@@ -178,7 +187,7 @@ def test_a_file_is_copied_out_of_a_folder_and_the_original_stays(tmp_path):
     original.parent.mkdir(parents=True)
     original.write_bytes(BODY)
     os.utime(original, (1_424_417_641, 1_424_417_641))
-    file = archive.fetch(PATH, [str(tmp_path / "mirror")], tmp_path / "data", QUICK, unseal)
+    file = fetch(PATH, [str(tmp_path / "mirror")], tmp_path / "data", QUICK, unseal)
     assert original.read_bytes() == file.path.read_bytes() == BODY
     assert (file.url, file.last_modified) == (original.as_uri(), LAST_MODIFIED)
 
@@ -207,7 +216,7 @@ BAD_ANSWERS = {
 @pytest.mark.parametrize("bad", BAD_ANSWERS.values(), ids=BAD_ANSWERS)
 def test_a_bad_answer_is_asked_again_and_nothing_of_it_remains(server, tmp_path, bad):
     server.put(PATH, BODY, bad)
-    assert archive.fetch(PATH, [server.url], tmp_path, QUICK, unseal).path.read_bytes() == BODY
+    assert fetch(PATH, [server.url], tmp_path, QUICK, unseal).path.read_bytes() == BODY
     assert leftovers(tmp_path) == []
 
 
@@ -218,7 +227,7 @@ ENDLESS = {name: bad for name, bad in BAD_ANSWERS.items() if "redirect" not in n
 def test_a_server_that_stays_bad_is_given_up_after_a_bounded_number_of_tries(server, tmp_path, bad):
     server.put(PATH, BODY, always=bad._replace(ranges=False))
     with pytest.raises(ArchiveUnavailable, match=f"{server.url}/{PATH}"):
-        archive.fetch(PATH, [server.url], tmp_path, QUICK, unseal)
+        fetch(PATH, [server.url], tmp_path, QUICK, unseal)
     assert 2 <= len(server.asked) <= QUICK.tries
     assert not (tmp_path / NAME).exists()
     assert set(leftovers(tmp_path)) <= {"quarantine"}
@@ -228,7 +237,7 @@ def test_a_transfer_that_only_drips_is_broken_off(server, tmp_path, monkeypatch)
     monkeypatch.setattr(archive, "PIECE", 64)
     server.put(PATH, BODY, always=Answer(sent=3000, end="drip"))
     with pytest.raises(ArchiveUnavailable, match="bytes/s came in"):
-        archive.fetch(PATH, [server.url], tmp_path, QUICK._replace(tries=1, slowest=1e5, read_timeout=0.05), unseal)
+        fetch(PATH, [server.url], tmp_path, QUICK._replace(tries=1, slowest=1e5, read_timeout=0.05), unseal)
 
 
 def test_memory_stays_small_however_long_the_file(server, tmp_path):
@@ -236,7 +245,7 @@ def test_memory_stays_small_however_long_the_file(server, tmp_path):
     server.put(PATH, body)
     tracemalloc.start()
     try:
-        archive.fetch(PATH, [server.url], tmp_path, QUICK._replace(read_timeout=5), os.path.getsize)
+        fetch(PATH, [server.url], tmp_path, QUICK._replace(read_timeout=5), os.path.getsize)
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
@@ -250,7 +259,7 @@ def test_waits_grow_from_try_to_try_with_full_jitter(server, tmp_path, clock):
     polite = QUICK._replace(tries=6, first_wait=1.0, longest_wait=8.0)
     for _ in range(30):
         with pytest.raises(ArchiveUnavailable, match="status 500"):
-            archive.fetch(PATH, [server.url], tmp_path, polite, unseal)
+            fetch(PATH, [server.url], tmp_path, polite, unseal)
     waits = np.reshape(clock.waits, (30, 5))
     longest = [1, 2, 4, 8, 8]
     assert np.all((waits >= 0) & (waits <= longest))
@@ -261,20 +270,20 @@ def test_waits_grow_from_try_to_try_with_full_jitter(server, tmp_path, clock):
 @pytest.mark.parametrize("code", [408, 425, 429, 500, 503])
 def test_retry_after_is_honoured(server, tmp_path, clock, code):
     server.put(PATH, BODY, status(code, Retry_After="7"))
-    archive.fetch(PATH, [server.url], tmp_path, QUICK._replace(longest_wait=60), unseal)
+    fetch(PATH, [server.url], tmp_path, QUICK._replace(longest_wait=60), unseal)
     assert 7 <= sum(clock.waits) < 7.1
 
 
 def test_retry_after_is_honoured_as_a_date(server, tmp_path, clock):
     clock.now = datetime(2026, 11, 22, 12, 0, 0, tzinfo=timezone.utc).timestamp()
     server.put(PATH, BODY, status(503, Retry_After="Sun, 22 Nov 2026 12:00:09 GMT"))
-    archive.fetch(PATH, [server.url], tmp_path, QUICK._replace(longest_wait=60), unseal)
+    fetch(PATH, [server.url], tmp_path, QUICK._replace(longest_wait=60), unseal)
     assert 9 <= sum(clock.waits) < 9.1
 
 
 def test_no_server_can_make_us_wait_longer_than_the_longest_wait(server, tmp_path, clock):
     server.put(PATH, BODY, status(503, Retry_After="86400"))
-    archive.fetch(PATH, [server.url], tmp_path, QUICK._replace(longest_wait=60), unseal)
+    fetch(PATH, [server.url], tmp_path, QUICK._replace(longest_wait=60), unseal)
     assert 60 <= sum(clock.waits) < 60.1
 
 
@@ -298,7 +307,7 @@ def test_every_form_of_retry_after_is_understood(header, seconds):
 def test_a_mirror_that_fails_is_followed_by_the_next(server, mirror, tmp_path):
     server.put(PATH, BODY, always=status(502))
     mirror.put(PATH, BODY)
-    file = archive.fetch(PATH, [server.url, mirror.url], tmp_path, QUICK, unseal)
+    file = fetch(PATH, [server.url, mirror.url], tmp_path, QUICK, unseal)
     assert file.url.startswith(mirror.url)
     assert len(server.asked) == QUICK.tries
 
@@ -306,7 +315,7 @@ def test_a_mirror_that_fails_is_followed_by_the_next(server, mirror, tmp_path):
 def test_a_status_that_trying_again_cannot_mend_is_asked_once(server, mirror, tmp_path):
     server.put(PATH, BODY, always=status(403))
     mirror.put(PATH, BODY)
-    assert archive.fetch(PATH, [server.url, mirror.url], tmp_path, QUICK, unseal).url.startswith(mirror.url)
+    assert fetch(PATH, [server.url, mirror.url], tmp_path, QUICK, unseal).url.startswith(mirror.url)
     assert len(server.asked) == 1
 
 
@@ -314,7 +323,7 @@ def test_when_all_mirrors_fail_each_url_and_its_last_error_are_named(server, mir
     server.put(PATH, BODY, status(503), always=status(502))
     mirror.put(PATH, BODY, always=Answer(body=XML))
     with pytest.raises(ArchiveUnavailable) as caught:
-        archive.fetch(PATH, [server.url, mirror.url], tmp_path, QUICK, unseal)
+        fetch(PATH, [server.url, mirror.url], tmp_path, QUICK, unseal)
     assert f"{server.url}/{PATH}: status 502" in str(caught.value)
     assert f"{mirror.url}/{PATH}: the answer is no FITS file" in str(caught.value)
 
@@ -322,7 +331,7 @@ def test_when_all_mirrors_fail_each_url_and_its_last_error_are_named(server, mir
 def test_half_a_file_of_one_mirror_is_never_completed_from_another(server, mirror, tmp_path):
     server.put(PATH, sealed(3), always=Answer(sent=5_000, end="close"))
     mirror.put(PATH, BODY)
-    assert archive.fetch(PATH, [server.url, mirror.url], tmp_path, QUICK, unseal).path.read_bytes() == BODY
+    assert fetch(PATH, [server.url, mirror.url], tmp_path, QUICK, unseal).path.read_bytes() == BODY
     assert ranges_asked(mirror) == [None]
 
 
@@ -331,7 +340,7 @@ def test_a_newcomer_without_network_reads_which_host_failed_and_what_to_do(tmp_p
         closed.bind(("127.0.0.1", 0))
         base = f"http://127.0.0.1:{closed.getsockname()[1]}"
         with pytest.raises(ArchiveUnavailable) as caught:
-            archive.fetch(PATH, [base], tmp_path, QUICK, unseal)
+            fetch(PATH, [base], tmp_path, QUICK, unseal)
     message = str(caught.value)
     assert "the host 127.0.0.1 could not be reached: ConnectionRefusedError" in message
     assert "give that folder as `archive` in the [syndiff] section of luigi.cfg or as --syndiff-archive" in message
@@ -345,8 +354,7 @@ def test_a_newcomer_without_network_reads_which_host_failed_and_what_to_do(tmp_p
 def test_gone_from_every_mirror_means_that_ps1_has_no_such_file(server, mirror, tmp_path, codes):
     server.put(PATH, BODY, always=status(codes[0]))
     mirror.put(PATH, BODY, always=status(codes[1]))
-    with pytest.raises(NotInArchive, match=NAME):
-        archive.fetch(PATH, [server.url, mirror.url], tmp_path, QUICK, unseal)
+    assert fetch(PATH, [server.url, mirror.url], tmp_path, QUICK, unseal) is None
     assert len(server.asked) == len(mirror.asked) == 1
     assert leftovers(tmp_path) == []
 
@@ -356,26 +364,25 @@ def test_gone_from_every_mirror_means_that_ps1_has_no_such_file(server, mirror, 
 def test_gone_from_one_mirror_while_another_fails_says_nothing_about_ps1(server, mirror, tmp_path, code, order):
     mirror.put(PATH, BODY, always=status(code))
     with pytest.raises(ArchiveUnavailable, match=f"status {code}"):
-        archive.fetch(PATH, [server.url, mirror.url][::order], tmp_path, QUICK, unseal)
+        fetch(PATH, [server.url, mirror.url][::order], tmp_path, QUICK, unseal)
 
 
 def test_a_file_that_one_mirror_lacks_comes_from_the_next(server, mirror, tmp_path):
     mirror.put(PATH, BODY)
     (tmp_path / "folder" / "rings.v3.skycell").mkdir(parents=True)
     bases = [str(tmp_path / "folder"), server.url, mirror.url]
-    assert archive.fetch(PATH, bases, tmp_path, QUICK, unseal).url.startswith(mirror.url)
+    assert fetch(PATH, bases, tmp_path, QUICK, unseal).url.startswith(mirror.url)
 
 
 def test_a_folder_without_the_file_says_absent_but_a_disk_that_is_not_mounted_says_nothing(tmp_path):
     mirror = tmp_path / "mirror"
     with pytest.raises(ArchiveUnavailable, match="there is no folder .*mirror/rings.v3.skycell; not mounted"):
-        archive.fetch(PATH, [str(mirror)], tmp_path / "data", QUICK, unseal)
+        fetch(PATH, [str(mirror)], tmp_path / "data", QUICK, unseal)
     mirror.mkdir()  # an empty mount point
     with pytest.raises(ArchiveUnavailable, match="not mounted"):
-        archive.fetch(PATH, [str(mirror)], tmp_path / "data", QUICK, unseal)
+        fetch(PATH, [str(mirror)], tmp_path / "data", QUICK, unseal)
     (mirror / "rings.v3.skycell").mkdir()
-    with pytest.raises(NotInArchive, match=NAME):
-        archive.fetch(PATH, [str(mirror)], tmp_path / "data", QUICK, unseal)
+    assert fetch(PATH, [str(mirror)], tmp_path / "data", QUICK, unseal) is None
 
 
 # --- pages in place of files ----------------------------------------------------------------------------------
@@ -384,7 +391,7 @@ def test_a_folder_without_the_file_says_absent_but_a_disk_that_is_not_mounted_sa
 @pytest.mark.parametrize("page", [HTML, b"\n\n  " + HTML, XML])
 def test_the_first_bytes_of_a_page_served_as_a_file_are_in_the_log(server, tmp_path, caplog, page):
     server.put(PATH, BODY, Answer(body=page))
-    archive.fetch(PATH, [server.url], tmp_path, QUICK, unseal)
+    fetch(PATH, [server.url], tmp_path, QUICK, unseal)
     assert repr(page[:60])[:-1] in caplog.text
     assert server.url in caplog.text
 
@@ -397,7 +404,7 @@ def test_the_first_bytes_of_a_page_served_as_a_file_are_in_the_log(server, tmp_p
 def test_what_cannot_be_fits_is_not_shown_to_the_reader_nor_completed(server, tmp_path, bad):
     server.put(PATH, BODY, bad)
     shown = []
-    archive.fetch(PATH, [server.url], tmp_path, QUICK, lambda path: shown.append(path.read_bytes()))
+    fetch(PATH, [server.url], tmp_path, QUICK, lambda path: shown.append(path.read_bytes()))
     assert shown == [BODY]
     assert ranges_asked(server) == [None, None]
 
@@ -409,7 +416,7 @@ def test_what_cannot_be_fits_is_not_shown_to_the_reader_nor_completed(server, tm
 def test_an_interrupted_transfer_goes_on_where_it_ended(server, tmp_path, monkeypatch, end):
     monkeypatch.setattr(archive, "PIECE", 1000)  # what is lost is at most the piece that was under way
     server.put(PATH, BODY, Answer(sent=20_000, end=end))
-    file = archive.fetch(PATH, [server.url], tmp_path, QUICK, unseal)
+    file = fetch(PATH, [server.url], tmp_path, QUICK, unseal)
     assert file.path.read_bytes() == BODY
     assert file.sha256 == hashlib.sha256(BODY).hexdigest()
     (_, first), (_, second) = server.asked
@@ -422,13 +429,13 @@ def test_an_interrupted_transfer_goes_on_where_it_ended(server, tmp_path, monkey
 
 def test_a_transfer_interrupted_twice_goes_on_twice(server, tmp_path):
     server.put(PATH, BODY, Answer(sent=20_000, end="close"), Answer(sent=4_000, end="close"))
-    assert archive.fetch(PATH, [server.url], tmp_path, QUICK, unseal).path.read_bytes() == BODY
+    assert fetch(PATH, [server.url], tmp_path, QUICK, unseal).path.read_bytes() == BODY
     assert ranges_asked(server) == [None, "bytes=20000-", "bytes=24000-"]
 
 
 def test_without_an_etag_a_transfer_is_resumed_by_its_date(server, tmp_path):
     server.put(PATH, BODY, Answer(sent=20_000, end="close", etag=False), Answer(etag=False))
-    assert archive.fetch(PATH, [server.url], tmp_path, QUICK, unseal).path.read_bytes() == BODY
+    assert fetch(PATH, [server.url], tmp_path, QUICK, unseal).path.read_bytes() == BODY
     assert server.asked[1][1]["If-Range"] == LAST_MODIFIED
 
 
@@ -442,13 +449,13 @@ CUT = Answer(sent=20_000, end="close")
 )
 def test_a_transfer_that_cannot_be_resumed_safely_starts_over(server, tmp_path, first):
     server.put(PATH, BODY, first)
-    assert archive.fetch(PATH, [server.url], tmp_path, QUICK, unseal).path.read_bytes() == BODY
+    assert fetch(PATH, [server.url], tmp_path, QUICK, unseal).path.read_bytes() == BODY
     assert ranges_asked(server) == [None, None]
 
 
 def test_a_server_that_ignores_ranges_gives_the_file_from_its_start(server, tmp_path):
     server.put(PATH, BODY, Answer(sent=20_000, end="close"), Answer(ranges=False))
-    assert archive.fetch(PATH, [server.url], tmp_path, QUICK, unseal).path.read_bytes() == BODY
+    assert fetch(PATH, [server.url], tmp_path, QUICK, unseal).path.read_bytes() == BODY
 
 
 def changed(body, answer=HONEST):
@@ -463,7 +470,7 @@ def changed(body, answer=HONEST):
 
 def test_a_file_that_changes_between_two_ranges_is_fetched_anew(server, tmp_path):
     server.put(PATH, sealed(4), Answer(sent=20_000, end="close"), changed(BODY))
-    file = archive.fetch(PATH, [server.url], tmp_path, QUICK, unseal)
+    file = fetch(PATH, [server.url], tmp_path, QUICK, unseal)
     assert file.path.read_bytes() == BODY
     assert file.etag == etag_of(BODY)
 
@@ -484,14 +491,14 @@ def other_version(**changes):
 )
 def test_a_range_that_does_not_continue_the_file_is_found_out_by_its_head(server, tmp_path, second):
     server.put(PATH, sealed(4), Answer(sent=20_000, end="close"), second)
-    file = archive.fetch(PATH, [server.url], tmp_path, QUICK, os.path.getsize)  # a reader that would not notice
+    file = fetch(PATH, [server.url], tmp_path, QUICK, os.path.getsize)  # a reader that would not notice
     assert file.path.read_bytes() == server.files[f"/{PATH}"]
     assert ranges_asked(server) == [None, "bytes=20000-", None]
 
 
 def test_a_range_that_ends_early_is_followed_by_the_next(server, tmp_path):
     server.put(PATH, BODY, Answer(sent=20_000, end="close"), Answer(at_most=5_000))
-    archive.fetch(PATH, [server.url], tmp_path, QUICK, os.path.getsize)
+    fetch(PATH, [server.url], tmp_path, QUICK, os.path.getsize)
     assert (tmp_path / NAME).read_bytes() == BODY
     assert ranges_asked(server) == [None, "bytes=20000-", "bytes=25000-"]
 
@@ -499,7 +506,7 @@ def test_a_range_that_ends_early_is_followed_by_the_next(server, tmp_path):
 def test_a_weak_etag_is_no_ground_to_resume_on(server, tmp_path):
     weak = Answer(sent=20_000, end="close", etag=False, headers={"ETag": f"W/{etag_of(BODY)}"})
     server.put(PATH, BODY, weak, weak._replace(sent=None))
-    assert archive.fetch(PATH, [server.url], tmp_path, QUICK, unseal).path.read_bytes() == BODY
+    assert fetch(PATH, [server.url], tmp_path, QUICK, unseal).path.read_bytes() == BODY
     assert server.asked[1][1]["If-Range"] == LAST_MODIFIED
 
 
@@ -508,7 +515,7 @@ def test_a_resumed_file_that_fails_its_check_is_fetched_once_more_from_zero(serv
     # Nothing tells the second half from that of another version, and the tries may be used up.
     sly = Answer(if_range=False, etag=False)
     server.put(PATH, sealed(4), sly._replace(sent=20_000, end="close"), changed(BODY, sly))
-    file = archive.fetch(PATH, [server.url], tmp_path, QUICK._replace(tries=tries), unseal)
+    file = fetch(PATH, [server.url], tmp_path, QUICK._replace(tries=tries), unseal)
     assert file.path.read_bytes() == BODY
     assert ranges_asked(server) == [None, "bytes=20000-", None]
     assert leftovers(tmp_path) == []
@@ -517,7 +524,7 @@ def test_a_resumed_file_that_fails_its_check_is_fetched_once_more_from_zero(serv
 def test_a_file_that_shrank_between_two_ranges_is_fetched_anew(server, tmp_path):
     small = sealed(5, 10_000)
     server.put(PATH, BODY, Answer(sent=20_000, end="close"), changed(small, Answer(if_range=False)))
-    assert archive.fetch(PATH, [server.url], tmp_path, QUICK, unseal).path.read_bytes() == small
+    assert fetch(PATH, [server.url], tmp_path, QUICK, unseal).path.read_bytes() == small
 
 
 # --- quarantine -----------------------------------------------------------------------------------------------
@@ -528,7 +535,7 @@ def test_a_file_that_fails_every_try_goes_to_quarantine_with_its_reason(server, 
     server.put(PATH, damaged)
     mirror.put(PATH, BODY, always=status(500))
     with pytest.raises(ArchiveUnavailable, match="quarantine"):
-        archive.fetch(PATH, [server.url, mirror.url], tmp_path, QUICK, unseal)
+        fetch(PATH, [server.url, mirror.url], tmp_path, QUICK, unseal)
     kept = tmp_path / "quarantine" / NAME
     assert kept.read_bytes() == damaged
     reason = kept.with_name(f"{NAME}.reason.txt").read_text()
@@ -541,7 +548,7 @@ def test_a_file_that_fails_every_try_goes_to_quarantine_with_its_reason(server, 
 def test_the_same_bad_bytes_twice_send_us_to_the_next_mirror(server, mirror, tmp_path):
     server.put(PATH, BODY[:-1] + b"?")
     mirror.put(PATH, BODY)
-    archive.fetch(PATH, [server.url, mirror.url], tmp_path, QUICK._replace(tries=10), unseal)
+    fetch(PATH, [server.url, mirror.url], tmp_path, QUICK._replace(tries=10), unseal)
     assert len(server.asked) == 2
     assert leftovers(tmp_path) == []
 
@@ -551,8 +558,64 @@ def test_a_damaged_file_of_a_folder_is_quarantined_as_a_copy(tmp_path):
     original.parent.mkdir(parents=True)
     original.write_bytes(BODY[:20_000])
     with pytest.raises(ArchiveUnavailable, match="the seal is broken"):
-        archive.fetch(PATH, [str(tmp_path / "mirror")], tmp_path / "data", QUICK, unseal)
+        fetch(PATH, [str(tmp_path / "mirror")], tmp_path / "data", QUICK, unseal)
     assert original.read_bytes() == (tmp_path / "data" / "quarantine" / NAME).read_bytes() == BODY[:20_000]
+
+
+# --- whole, but of no use -------------------------------------------------------------------------------------
+
+
+def useless(path):
+    unseal(path)
+    raise NoFlux("header has EXPTIME = 0.0")
+
+
+def useless_below(size):
+    return lambda path: useless(path) if os.path.getsize(path) < size else unseal(path)
+
+
+@pytest.mark.parametrize("other", [status(404), HONEST], ids=["lacks it", "has the same"])
+def test_a_whole_file_that_gives_no_flux_is_told_with_url_and_reason_once_all_mirrors_were_asked(
+    server, mirror, tmp_path, other
+):
+    server.put(PATH, BODY)
+    mirror.put(PATH, BODY, always=other)
+    told = fetch(PATH, [server.url, mirror.url], tmp_path, QUICK, useless)
+    last = server if other.status == 404 else mirror
+    assert told == Unusable(f"{last.url}/{PATH}", "header has EXPTIME = 0.0")
+    assert (len(server.asked), len(mirror.asked)) == (2, 1 if other.status == 404 else 2)
+    assert (tmp_path / "quarantine" / NAME).read_bytes() == BODY
+    assert "header has EXPTIME = 0.0" in (tmp_path / "quarantine" / f"{NAME}.reason.txt").read_text()
+    assert leftovers(tmp_path) == ["quarantine"]
+
+
+def test_a_mirror_whose_file_gives_flux_is_preferred_to_one_whose_file_does_not(server, mirror, tmp_path):
+    server.put(PATH, sealed(3, 10_000))
+    mirror.put(PATH, BODY)
+    assert fetch(PATH, [server.url, mirror.url], tmp_path, QUICK, useless_below(20_000)).url.startswith(mirror.url)
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_useless_file_is_no_fact_while_another_mirror_fails(server, mirror, tmp_path, order):
+    server.put(PATH, BODY)
+    mirror.put(PATH, BODY, always=status(500))
+    with pytest.raises(ArchiveUnavailable, match="EXPTIME = 0.0.*quarantine"):
+        fetch(PATH, [server.url, mirror.url][::order], tmp_path, QUICK, useless)
+
+
+def test_a_damaged_file_is_no_fact_though_another_copy_is_whole_and_useless(server, tmp_path):
+    server.put(PATH, BODY, HONEST, always=Answer(body=BODY[:-1] + b"?"))
+    with pytest.raises(ArchiveUnavailable, match="the seal is broken"):
+        fetch(PATH, [server.url], tmp_path, QUICK, useless)
+
+
+def test_the_files_behind_one_of_no_use_come_all_the_same(server, tmp_path):
+    for path in FILES.values():
+        server.put(path, sealed(3, 10_000) if path == FILES["i_image"] else BODY)
+    came = dict(archive.fetch_all(FILES, [server.url], tmp_path, QUICK, useless_below(20_000)))
+    assert [type(file) for file in came.values()] == [archive.FetchedFile, Unusable, archive.FetchedFile]
+    assert server.connections == 1
 
 
 # --- politeness -----------------------------------------------------------------------------------------------
@@ -584,14 +647,14 @@ def test_a_crowded_server_is_left_alone_by_every_other_process_too(server, mirro
     server.put(PATH, BODY, always=status(code, Retry_After="30"))
     polite = QUICK._replace(tries=1, longest_wait=60)
     with pytest.raises(ArchiveUnavailable):
-        archive.fetch(PATH, [server.url], tmp_path, polite, unseal)
+        fetch(PATH, [server.url], tmp_path, polite, unseal)
     assert clock.waits == []  # nothing to wait for after the last try
     other = FILES["i_image"]
     for served_by in (mirror, server):
         served_by.put(other, BODY)
-    archive.fetch(other, [mirror.url], tmp_path, polite, unseal)
+    fetch(other, [mirror.url], tmp_path, polite, unseal)
     assert clock.waits == []  # the pause is one host's
-    archive.fetch(other, [server.url], tmp_path, polite, unseal)
+    fetch(other, [server.url], tmp_path, polite, unseal)
     assert 30 <= sum(clock.waits) < 30.1
 
 
@@ -600,7 +663,7 @@ def test_a_clock_set_forward_does_not_stall_us(server, tmp_path, clock):
     clock.now += 1e8
     archive._pause_everyone(archive._pause_file(archive._Part(tmp_path / "x", server.url)), 30)
     clock.now -= 1e8  # set right again: the pause now lies three years ahead
-    archive.fetch(PATH, [server.url], tmp_path, QUICK._replace(longest_wait=60), unseal)
+    fetch(PATH, [server.url], tmp_path, QUICK._replace(longest_wait=60), unseal)
     assert clock.waits == []
 
 
@@ -608,14 +671,14 @@ def test_a_clock_that_stands_still_does_not_stall_us_for_ever(server, tmp_path, 
     server.put(PATH, BODY)
     archive._pause_everyone(archive._pause_file(archive._Part(tmp_path / "x", server.url)), 30)
     monkeypatch.setattr(clock, "time", itertools.repeat(clock.now).__next__)
-    archive.fetch(PATH, [server.url], tmp_path, QUICK._replace(longest_wait=60), unseal)
+    fetch(PATH, [server.url], tmp_path, QUICK._replace(longest_wait=60), unseal)
     assert 60 <= sum(clock.waits) < 100
 
 
 def test_a_pause_file_emptied_by_a_power_cut_is_no_pause(server, tmp_path, clock):
     server.put(PATH, BODY)
     archive._pause_file(archive._Part(tmp_path / "x", server.url)).write_text("")
-    archive.fetch(PATH, [server.url], tmp_path, QUICK, unseal)
+    fetch(PATH, [server.url], tmp_path, QUICK, unseal)
     assert clock.waits == []
 
 
@@ -743,10 +806,10 @@ class FullDisk:
 def test_a_full_disk_stops_us_and_keeps_only_what_is_finished(server, tmp_path, monkeypatch, code):
     for path in FILES.values():
         server.put(path, BODY)
-    archive.fetch(PATH, [server.url], tmp_path, QUICK, unseal)
+    fetch(PATH, [server.url], tmp_path, QUICK, unseal)
     monkeypatch.setattr(archive, "open", lambda path, mode: FullDisk(open(path, mode), 10_000, code), raising=False)
     with pytest.raises(OSError, match=os.strerror(code)) as caught:
-        archive.fetch(FILES["i_image"], [server.url], tmp_path, QUICK, unseal)
+        fetch(FILES["i_image"], [server.url], tmp_path, QUICK, unseal)
     assert caught.value.errno == code
     with pytest.raises(OSError, match=os.strerror(code)):
         list(archive.fetch_all(FILES, [server.url], tmp_path, QUICK, unseal))
@@ -772,19 +835,20 @@ def test_a_read_only_folder_is_named_in_the_error_and_stays_as_it_is(server):
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o555)
         with unprivileged(), pytest.raises(PermissionError, match=folder):
-            archive.fetch(PATH, [server.url], folder, QUICK, unseal)
+            fetch(PATH, [server.url], folder, QUICK, unseal)
         assert os.listdir(folder) == []
 
 
 # By its file: the whole package, with all that it compiles, would take seconds to import.
 PROGRAM = textwrap.dedent("""
-    import sys, pathlib
+    import os, sys, pathlib
     module, base, folder = sys.argv[1:]
     sys.path.insert(0, str(pathlib.Path(module).parent))
     import archive
     polite = archive.Politeness(3, 5.0, 20.0, 0.001, 0.002)
     path = archive.stack_files("skycell.2180.097", "r", ["image"])["r_image"]
-    archive.fetch(path, [base], folder, polite, pathlib.Path.read_bytes)
+    for _, file in archive.fetch_all({"it": path}, [base], folder, polite, pathlib.Path.read_bytes):
+        os.replace(file.path, pathlib.Path(folder) / path.rpartition("/")[2])
 """)
 
 
@@ -806,7 +870,7 @@ def test_a_killed_process_leaves_hidden_files_only_and_the_next_run_finishes(ser
     assert alive == []  # what a living process writes is not swept
     assert archive.sweep(tmp_path, days=7) == [left]
     assert list(tmp_path.iterdir()) == []
-    assert archive.fetch(PATH, [server.url], tmp_path, QUICK, unseal).path.read_bytes() == BODY
+    assert fetch(PATH, [server.url], tmp_path, QUICK, unseal).path.read_bytes() == BODY
 
 
 def test_two_processes_after_one_file_both_end_well_and_the_file_is_the_same(server, tmp_path):
@@ -904,7 +968,7 @@ def test_a_real_header_agrees_with_the_ring_table(kind, dtype):
 @pytest.mark.parametrize(
     ("changed", "complaint"),
     [
-        ({"NAXIS1": 6319}, "NAXIS1 = 6319"),
+        ({"NAXIS1": 6319, "EXPTIME": 0.0}, "NAXIS1 = 6319"),
         ({"CRVAL1": 121.764703}, "CRVAL1"),
         ({"CRVAL2": 42.0000011}, "CRVAL2"),
         ({"CRVAL2": float("nan")}, "CRVAL2"),
@@ -913,16 +977,33 @@ def test_a_real_header_agrees_with_the_ring_table(kind, dtype):
         ({"CDELT1": 1.0}, "CDELT1"),
         ({"PC001001": 1.0}, "PC1_1"),
         ({"CRPIX1": None}, "no CRPIX1"),
-        ({"EXPTIME": 0.0}, "EXPTIME = 0.0"),
-        ({"EXPTIME": "NaN"}, "EXPTIME = NaN"),
-        ({"BSOFTEN": -1.0}, "BSOFTEN = -1.0"),
-        ({"BOFFSET": float("inf")}, "BOFFSET = inf"),
     ],
 )
 def test_a_header_of_something_else_is_refused(changed, complaint):
     keywords = {name: value for name, value in (REAL | changed).items() if value is not None}
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=complaint) as refused:
         archive.check_keywords(keywords, RING, "image", "i2")
+    assert not isinstance(refused.value, NoFlux)
+
+
+@pytest.mark.parametrize("kind", ["image", "wt"])
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"EXPTIME": None}, "EXPTIME = None"),
+        ({"EXPTIME": 0.0}, "EXPTIME = 0.0"),
+        ({"EXPTIME": -640.0}, "EXPTIME = -640.0"),
+        ({"EXPTIME": "NaN"}, "EXPTIME = NaN"),
+        ({"BSOFTEN": -1.0}, "BSOFTEN = -1.0"),
+        ({"BOFFSET": float("inf")}, "BOFFSET = inf"),
+        ({"BOFFSET": float("nan")}, "BOFFSET = nan"),
+        ({"FPA.ZP": float("nan")}, "FPA.ZP = nan"),
+    ],
+)
+def test_a_header_whose_numbers_give_no_flux_is_told_apart_from_one_of_something_else(kind, changed, complaint):
+    keywords = {name: value for name, value in (REAL | changed).items() if value is not None}
+    with pytest.raises(NoFlux, match=complaint):
+        archive.check_keywords(keywords, RING, kind, "i2")
 
 
 def test_right_ascension_has_no_seam():

@@ -1,5 +1,6 @@
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -36,7 +37,7 @@ def test_offsets_of_any_text_are_finite_pairs_or_refused(text):
 
 def test_mask_bits_are_sorted_and_single():
     assert Bits().parse("12, 5,12") == (5, 12)
-    assert Bits().parse("") == ()
+    assert Bits().parse("") == Bits().parse(",") == ()
 
 
 @pytest.mark.parametrize("text", ["16", "-1", "five", "1.0", "²"])
@@ -55,6 +56,33 @@ def test_an_absurd_sigma_is_refused_by_name(text):
 def test_weights_that_are_none_are_refused(text):
     with pytest.raises(ValueError, match="weights"):
         Weights().parse(text)
+
+
+@pytest.mark.parametrize(
+    "name, text, told",
+    [
+        ("download_tries", "0", "download_tries: 0 is not within 1 to 1000"),
+        ("download_tries", "many", "download_tries: 'many' is not a whole number"),
+        ("ccds_at_once", "2.5", "ccds_at_once: '2.5' is not a whole number"),
+        ("bin", "3", "bin: '3' is none of 1, 2, 4, 8"),
+        ("psf", "GAUSS", "psf: 'GAUSS' is none of gauss, prf, none"),
+        ("keep_raw", "perhaps", "keep_raw: 'perhaps' is neither true nor false"),
+        ("keep_raw", "", "keep_raw: '' is neither true nor false"),
+    ],
+)
+def test_a_setting_that_cannot_be_read_is_refused_by_name(name, text, told):
+    with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
+        dict(syndiff.get_params())[name].parse(text)
+
+
+def test_every_parameter_of_numbers_choices_or_switches_has_the_name_that_its_errors_tell():
+    import syndiff_tasks
+
+    classes = [getattr(syndiff_tasks, name) for name in syndiff_tasks.__all__]
+    named = {(p.name, name) for task in classes for name, p in task.get_params() if hasattr(p, "name")}
+    assert len(named) > 20 and all(told == name for told, name in named)
+    unnamed = {type(p).__name__ for task in classes for _, p in task.get_params() if not hasattr(p, "name")}
+    assert unnamed <= {"Parameter", "BoolParameter", "Bits", "Offsets", "Detectors", "Places", "Weights"}
 
 
 def test_weights_and_places_read_what_they_write():
@@ -94,6 +122,16 @@ def test_an_unknown_setting_in_luigi_cfg_is_refused_by_name(tmp_path):
     ended = run_luigi(tmp_path, "Downsample", "--ffi", "none.fits", "--local-scheduler")
     assert ended.returncode != 0
     assert "psf_sgima in luigi.cfg: no such setting" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "text, told", [("ps1_archive = 3", "3"), ("", "8"), ("ps1_archive = 0", "[resources] ps1_archive: 0 is not within")]
+)
+def test_the_downloads_at_once_are_those_that_luigi_allows(tmp_path, text, told):
+    (tmp_path / "luigi.cfg").write_text(f"[resources]\n{text}\n")
+    program = "from syndiff_tasks import config; print(config.downloads_at_once())"
+    ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert told in (ended.stdout or ended.stderr)
 
 
 def test_help_of_a_task_names_its_parameters_and_the_settings(tmp_path):

@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import glob
 import math
 import os
 import random
@@ -7,8 +8,10 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,11 +20,13 @@ import pytest
 from astropy.io import fits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from luigi.configuration import get_config
 from tiny_sky import (
     CELLS,
     CENTRE,
     PLAIN,
     ROI,
+    User,
     catalogue_rows,
     clean_environment,
     cutout,
@@ -31,31 +36,36 @@ from tiny_sky import (
     skycell,
     steps,
     template_of,
+    the_same,
     write_ffi,
 )
 
-from syndiff_tasks import stages
-from syndiff_tasks.config import Bits, Places, Weights
+from syndiff_tasks import ledger, stages
+from syndiff_tasks.config import SHIPPED, Bits, Places, Weights
 from syndiff_tasks.demo import archive, frame, sky
 from syndiff_tasks.demo.truth import expected_template
 from syndiff_tasks.geometry import ffi as ffi_geometry
+from syndiff_tasks.io import archive as archive_files
 from syndiff_tasks.io.archive import alive
 from syndiff_tasks.pixels.mask import DQ
-from syndiff_tasks.targets import verify
+from syndiff_tasks.targets import read_manifest, temporary_path, verify
 
 pytest_plugins = ["tiny_sky_fixtures"]
 
 ONE = skycell(44)
 TASKS = ("MapFFI", "DownloadSkycell", "CombineBands", "Convolve", "Downsample")
-NOT_PLANNED, FAILED, UNREADABLE = 35, 30, 40
+RUN_ELSEWHERE, NOT_RUN, FAILED, NOT_PLANNED, UNREADABLE = 10, 25, 30, 35, 40
 SMALL = (40, 50)  # shape of a cut-out, written in no time
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
 
 
-def sentence(ended):
-    """What the command says last, under a heading of its own, or the last line of an error of Luigi's."""
-    return ended.said.rpartition("What went wrong:\n")[2] if "What went wrong" in ended.said else ended.tail
+def sentence(ended, lines=1):
+    """What the command says last, under a heading of its own: a line a fault, however many tasks met with it."""
+    _, heading, words = ended.said.rpartition("\nWhat went wrong:\n")
+    assert heading, ended.tail
+    assert words.count("\n") == lines, words
+    return words
 
 
 def with_words(arguments, **changed):
@@ -204,7 +214,10 @@ def test_a_star_is_where_it_is_across_ra_zero_on_the_pole_and_in_projections_bel
     [
         (NOT_PLANNED, "roi", "2100,2000,2200,2100", "region 2100,2000,2200,2100 is not inside the FFI"),
         (NOT_PLANNED, "roi", "1,2,3", "region '1,2,3' is not x0,y0,x1,y1"),
+        (NOT_PLANNED, "roi", "", "--roi '': the value is empty; give one, or leave the option out"),
         (NOT_PLANNED, "target", "here", "--target 'here'"),
+        (NOT_PLANNED, "multi_offset_array", "", "--multi-offset-array '': the value is empty"),
+        (UNREADABLE, "size", "wide", "size: 'wide' is not a whole number"),
         (UNREADABLE, "multi_offset_array", "0,0,1", "multi_offset_array: '0,0,1' has 3 numbers"),
         (UNREADABLE, "multi_offset_array", "nan,0", "multi_offset_array: 'nan,0' holds a number that is not finite"),
         (UNREADABLE, "multi_offset_array", ",", "multi_offset_array: '' is not a number"),
@@ -288,7 +301,6 @@ def test_any_text_is_weights_bits_and_places_or_refused_by_name(text):
 def test_any_bytes_are_a_catalogue_or_refused_with_the_files_name(tmp_path, content):
     path = tmp_path / "any.csv"
     path.write_bytes(content)
-    stages.tessellation.cache_clear()
     with pytest.raises(ValueError, match="--skycell-catalog"):
         stages.tessellation(str(path))
 
@@ -345,7 +357,12 @@ def nothing_there(folder):
         path.unlink()
 
 
-@pytest.mark.parametrize("make", [blank, nothing_there])
+def without_exposure(folder):
+    for path in files_of(folder, "?", "."):
+        set_cards(path, EXPTIME=None)
+
+
+@pytest.mark.parametrize("make", [blank, nothing_there, without_exposure])
 def test_a_skycell_without_data_gives_nan_and_a_flag_in_its_own_pixels_only(tiny_sky, luigi, changed, finished, make):
     files, root = changed
     make(files)
@@ -405,15 +422,51 @@ def test_a_band_that_no_skycell_has_is_flagged_everywhere(tiny_sky, luigi, tmp_p
         *("--syndiff-require-all-bands", "true"),
     )
     assert refused.code == FAILED
-    assert "the archive has no y_image, y_mask, y_wt, and require_all_bands is set" in sentence(refused)
+    assert "the archive has no y_image, y_mask, y_wt, and require_all_bands is set" in sentence(refused, len(CELLS))
 
 
-def no_exptime(folder):
-    set_cards(files_of(folder, "r", ".")[0], EXPTIME=None)
+def told_of_use(root):
+    """The bands of the changed skycell in a template's SKYCELLS, and what is noted of its useless files."""
+    (raw,) = (root / "ps1_skycells_zarr").rglob(ONE.name)
+    rows = fits.getdata(template_of(root), "SKYCELLS")
+    return str(rows["BANDS"][list(rows["NAME"]).index(ONE.name)]), read_manifest(raw)["notes"]["unusable"]
 
 
-def zero_exptime(folder):
-    set_cards(files_of(folder, "r", ".")[0], EXPTIME=0.0)
+def test_whole_files_whose_numbers_give_no_flux_are_missing_bands_told_kept_and_asked_for_again(
+    tiny_sky, luigi, changed, finished
+):
+    files, root = changed
+    (z,), (y,) = files_of(files, "z", "."), files_of(files, "y", ".wt.")
+    set_cards(z, EXPTIME=-5.0)
+    set_cards(y, BSOFTEN=85.0, BOFFSET="NaN")
+    one = ["--skycell", ONE.name, "--skycell-catalog", str(tiny_sky.catalogue), *tiny_sky.settings(root, files)]
+    refused = luigi.run("DownloadSkycell", *one, "--syndiff-require-all-bands", "true")
+    assert refused.code == FAILED
+    assert "has no z_image that gives flux, y_wt that gives flux, and require_all_bands is set" in sentence(refused)
+
+    ended = luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN, archive=files))
+    assert ended.code == 0, ended.tail
+    found, own = planes(template_of(root)), owner_of(finished) == 0
+    assert np.array_equal((found["DQ"] & DQ.BAND_MISSING) > 0, own) and np.isfinite(found["FLUX_SUM"][own]).any()
+    have, useless = told_of_use(root)
+    assert have == "ri"
+    assert {key: one["url"] for key, one in useless.items()} == {"z_image": z.as_uri(), "y_wt": y.as_uri()}
+    told = f"{ONE.name}: {z.as_uri()} came whole but gives no flux (header has EXPTIME = -5.0: counts/s cannot be"
+    assert told in ended.said and "header has EXPTIME = -5.0" in useless["z_image"]["reason"]
+    assert (root / "ps1_skycells_zarr" / "incoming" / "quarantine" / z.name).read_bytes() == z.read_bytes()
+    (raw,) = (root / "ps1_skycells_zarr").rglob(ONE.name)
+    assert re.search(r"z_image  unusable on \d{4}-\d\d-\d\d: header has EXPTIME = -5.0", ask("explain", raw).stdout)
+
+    ask_again = [*one, "--syndiff-recheck-absent-days", "0"]
+    assert luigi.run("DownloadSkycell", *ask_again).code == 0
+    assert told_of_use(root) == ("ri", useless)
+    for good in (z, y):
+        shutil.copy(tiny_sky.archive / good.relative_to(files), good)
+    assert luigi.run("DownloadSkycell", *one).said.count("Did not run any tasks") == 1
+    assert luigi.run("DownloadSkycell", *ask_again).code == 0
+    assert luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN, archive=files)).code == 0
+    assert told_of_use(root) == ("rizy", {})
+    assert the_same(planes(template_of(root)), planes(template_of(finished)))
 
 
 def other_size(folder):
@@ -422,15 +475,19 @@ def other_size(folder):
     archive.write_skycell_band(folder, other, "r", stack, archive.EXPOSURES["r"])
 
 
+def cut_off(folder):
+    (path,) = files_of(folder, "r", ".")
+    os.truncate(path, 40_000)
+
+
 @pytest.mark.parametrize(
     "make, told",
     [
-        (no_exptime, "header has EXPTIME = None: counts/s cannot be computed"),
-        (zero_exptime, "header has EXPTIME = 0.0: counts/s cannot be computed"),
         (other_size, "header has NAXIS1 = 700, the ring table says 800"),
+        (cut_off, "HDU 1 ends at byte"),
     ],
 )
-def test_a_file_that_gives_no_flux_stops_its_skycell_and_is_named(tiny_sky, luigi, changed, make, told):
+def test_a_file_that_is_not_whole_or_another_one_stops_its_skycell_and_is_named(tiny_sky, luigi, changed, make, told):
     files, root = changed
     make(files)
     ended = luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN, archive=files))
@@ -527,7 +584,8 @@ def test_ended_by_a_person_or_a_batch_system_nothing_goes_on_and_the_next_run_fi
     else:
         running.kill(signal.SIGTERM)
     ended = running.wait()
-    assert ended.code != 0
+    # A shell tells 128 and the number of the signal.
+    assert ended.code == -(signal.SIGINT if how == "Ctrl-C" else signal.SIGTERM)
     deadline = time.monotonic() + 30
     while os.path.exists(f"/proc/{task_process}") and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -536,6 +594,11 @@ def test_ended_by_a_person_or_a_batch_system_nothing_goes_on_and_the_next_run_fi
     assert luigi.run("Downsample", *arguments, workers=2).code == 0
     assert template_of(root).read_bytes() == template_of(finished).read_bytes()
     assert temporaries(root) == []
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -567,9 +630,7 @@ def luigid(folder, port):
 def test_luigid_killed_in_the_middle_loses_nothing_and_no_exit_code_claims_too_much(
     tiny_sky, luigi, finished, tmp_path, task
 ):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    root = tmp_path / "data"
+    port, root = free_port(), tmp_path / "data"
     (tmp_path / "luigi.cfg").write_text("[core]\nrpc-retry-wait = 1\n")
     how = {"scheduler": ("--scheduler-port", str(port)), "folder": tmp_path}
     with luigid(tmp_path, port):
@@ -591,6 +652,96 @@ def test_two_users_with_the_same_ffi_at_once_both_end_with_the_same_whole_templa
     whole_or_absent(root)
     assert template_of(root).read_bytes() == template_of(finished).read_bytes()
     assert temporaries(root) == []
+
+
+def test_two_ffis_that_share_skycells_at_once_end_as_each_does_alone(tiny_sky, luigi, finished, tmp_path):
+    moved = ffi_geometry.shifted(frame.TANSIP, 0.2, 0.1)
+    later = write_ffi(tmp_path / "tess2022019135923-s0047-3-3-0165-s_ffic.fits", moved)
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    both = [luigi.start("Downsample", *tiny_sky.arguments(together, *PLAIN, ffi=ffi)) for ffi in (tiny_sky.ffi, later)]
+    for ended in [running.wait() for running in both]:
+        assert ended.code == 0, ended.tail
+    whole_or_absent(together)
+    assert luigi.run("Downsample", *tiny_sky.arguments(alone, *PLAIN, ffi=later), workers=2).code == 0
+    first, second = sorted(together.rglob("syndiff_template_*.fits"))
+    assert first.read_bytes() == template_of(finished).read_bytes()
+    assert second.read_bytes() == template_of(alone).read_bytes()
+    assert temporaries(together) == []
+
+
+OTHERS_GROUP = 54321  # of nobody's, so that only what is given to it may be written
+
+
+@pytest.fixture
+def shared(tiny_sky, luigi):
+    """A folder that a group may write, with the sky in it, and two users of the group that create for the group."""
+    with tempfile.TemporaryDirectory() as folder:
+        sky = type(tiny_sky)(*(Path(folder) / path.name for path in tiny_sky))
+        for original, copy in zip(tiny_sky, sky, strict=True):
+            (shutil.copytree if original.is_dir() else shutil.copy)(original, copy)
+        users = []
+        for uid in (1, 65534):
+            home = Path(folder) / f"home{uid}"
+            home.mkdir()
+            os.chown(home, uid, OTHERS_GROUP)
+            users.append(User(uid, OTHERS_GROUP, 0o002, str(home)))
+        (Path(folder) / "data").mkdir()
+        os.chown(Path(folder) / "data", 0, OTHERS_GROUP)
+        os.chmod(Path(folder) / "data", 0o2775)
+        os.chmod(folder, 0o755)
+        if luigi.run("MapFFI", "--help", user=users[1], folder=folder).code:
+            pytest.skip("no other user can run this program here")
+        yield sky, Path(folder) / "data", *users
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="being two users takes root")
+def test_two_users_of_one_group_use_add_to_and_replace_the_products_of_each_other(luigi, shared, finished):
+    sky, root, one, other = shared
+    arguments, how = sky.arguments(root, *PLAIN), {"folder": root.parent}
+    assert luigi.run("Downsample", *arguments, user=one, **how).code == 0
+    for path in root.rglob("*"):
+        mode = path.stat().st_mode
+        assert (path.stat().st_uid, path.stat().st_gid) == (one.uid, OTHERS_GROUP)
+        assert stat.S_IMODE(mode) == (0o2775 if stat.S_ISDIR(mode) else 0o664), path
+    assert "Did not run any tasks" in luigi.run("Downsample", *arguments, user=other, **how).said
+
+    left = next(root.rglob(ONE.name)).with_name(f".tmp-99999999-abcdef01@{socket.gethostname()}@x")
+    (left / "deeper").mkdir(parents=True, mode=0o700)
+    for path in (left / "deeper", left):
+        os.chown(path, one.uid, OTHERS_GROUP)
+        os.chmod(path, 0o700)
+    again = ("MapFFI", "DownloadSkycell", "CombineBands", "Convolve")
+    words = [f"--{task}-overwrite" for task in again]
+    ended = luigi.run("Downsample", *arguments, "--overwrite", *words, user=other, **how)
+    assert ended.code == 0, ended.tail
+    assert {manifest.stat().st_uid for manifest in root.rglob("*manifest.json")} == {other.uid}
+    assert template_of(root).read_bytes() == template_of(finished).read_bytes()
+    assert temporaries(root) == [left]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="being two users takes root")
+def test_what_another_user_may_not_write_or_read_is_named_with_the_cure(luigi, shared):
+    sky, root, one, other = shared
+    arguments, how = sky.arguments(root, *PLAIN), {"folder": root.parent}
+    private = one._replace(umask=0o022)
+    assert luigi.run("Downsample", *arguments, user=private, **how).code == 0
+    ended = luigi.run("Downsample", *arguments, "--multi-offset-array", "0.3,0", user=other, **how)
+    assert ended.code == FAILED
+    folder = template_of(root).parent
+    assert f"{folder}: cannot be written (it may not be written); mend its permissions" in sentence(ended)
+
+    (raw,) = (root / "ps1_skycells_zarr").rglob(ONE.name)
+    os.chmod(raw.parent, 0o2775)
+    skycell = ["--skycell", ONE.name, "--skycell-catalog", str(sky.catalogue), *sky.settings(root)]
+    ended = luigi.run("DownloadSkycell", *skycell, "--overwrite", user=other, **how)
+    assert ended.code == FAILED
+    assert "incoming/" in sentence(ended)
+    assert "cannot be written (Permission denied); mend its permissions" in sentence(ended)
+
+    os.chmod(raw / "manifest.json", 0o600)
+    ended = luigi.run("DownloadSkycell", *skycell, user=other, **how)
+    assert ended.code == NOT_PLANNED
+    assert f"{raw}/manifest.json: cannot be read (Permission denied); mend its permissions" in sentence(ended)
 
 
 def test_a_process_that_has_ended_is_dead_though_its_parent_has_not_noticed():
@@ -616,6 +767,28 @@ def test_temporaries_of_dead_runs_are_swept_where_their_task_writes_again(tiny_s
         path.write_text("left behind")
     assert luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN)).code == 0
     assert [path for path in dead if path.exists()] == []
+
+
+def seen_by_all(root):
+    """What shells and scripts find below a data root, and what this package's own commands do."""
+    return sorted(glob.glob(f"{root}/**/*", recursive=True)), sorted(ledger.products(root))
+
+
+def test_what_dead_runs_left_is_matched_by_no_glob_and_counted_by_nobody(made):
+    before = seen_by_all(made)
+    for published in (template_of(made), *made.rglob(f"convolved_images.zarr/{ONE.name}"), *made.rglob("*.fits.gz")):
+        copy = shutil.copytree if published.is_dir() else shutil.copy
+        copy(published, dead_name(temporary_path(published)))
+    incoming = archive_files._temporary(made / "ps1_skycells_zarr" / "incoming", "rings.v3.x.fits")
+    dead_name(incoming).write_text("left behind")
+    assert len(temporaries(made)) == 4
+    assert seen_by_all(made) == before
+    assert ask("verify", "--deep", made).returncode == 0
+
+
+def dead_name(path):
+    """The same temporary as of a process that is not there."""
+    return path.with_name(path.name.replace(str(os.getpid()), "99999999"))
 
 
 @contextlib.contextmanager
@@ -708,8 +881,13 @@ def test_another_ffi_of_the_ccd_does_not_take_over_the_products_of_the_first(tin
     ended = luigi.run("Downsample", *tiny_sky.arguments(made, *PLAIN, ffi=other))
     assert ended.code == NOT_PLANNED
     first = frame.NAME.removesuffix(".fits")
-    assert f"was made with ffi = '{first}', and ffi = '{other.stem}' is asked for now" in sentence(ended)
+    assert f"was made with ffi = '{first}', and ffi = '{other.stem}' is asked for now" in sentence(ended, 2)
+    assert f"share its skycells with --reference-ffi <path of {first}>, run MapFFI with --overwrite" in sentence(
+        ended, 2
+    )
     assert products(made) == before
+    way = ["--reference-ffi", str(tiny_sky.ffi)]
+    assert luigi.run("Downsample", *tiny_sky.arguments(made, *PLAIN, *way, ffi=other)).code == 0
 
 
 def test_the_ways_on_that_a_refusal_names_lead_on(tiny_sky, luigi, made, tmp_path):
@@ -773,11 +951,64 @@ def test_verify_names_the_one_damaged_file_and_only_that_is_remade(tiny_sky, lui
     assert ask("verify", "--deep", made).returncode == 0
 
 
-def test_exit_codes_are_those_that_the_readme_tells(luigi):
+def told_codes():
+    """The exit codes of README, and what it says of each."""
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    told = readme.partition("## Exit codes")[2].partition("##")[0]
-    assert {"0", "2", "10", "25", "30", "35", "40", "130", "137", "143"} <= set(re.findall(r"\b\d+\b", told))
-    assert luigi.run("Downsample", "--no-such-option", "1").code == 2
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", readme.partition("## Exit codes")[2].partition("\n## ")[0], re.M)
+    return {int(code): meaning for code, meaning in rows}
+
+
+def test_every_exit_code_that_is_set_or_met_here_is_told_in_the_readme():
+    own = dict(get_config()["retcode"])
+    assert set(told_codes()) == {0, 1, 2, 130, 137, 143, *map(int, own.values())} - {20}
+    assert "no task here" in SHIPPED.read_text().partition("missing_data")[0].rpartition("#")[2]
+
+
+@pytest.mark.parametrize(
+    "code, words, told",
+    [
+        (1, ["Downsampel"], "No task Downsampel. Did you mean:"),
+        (1, [], "No task specified"),
+        (2, ["Downsample", "--no-such-option", "1"], "unrecognized arguments: --no-such-option 1"),
+        (UNREADABLE, ["Downsample"], "requires the 'ffi' parameter to be set"),
+    ],
+)
+def test_a_command_that_is_none_ends_with_its_code_and_the_reason(luigi, code, words, told):
+    ended = luigi.run(*(words or ["--local-scheduler"]))
+    assert ended.code == code
+    assert told in "\n".join(ended.said.splitlines()[-2:])
+
+
+def test_a_scheduler_that_does_not_answer_is_named(tiny_sky, luigi, tmp_path):
+    (tmp_path / "luigi.cfg").write_text("[core]\nrpc-retry-attempts = 1\n")
+    how = {"scheduler": ("--scheduler-port", str(free_port())), "folder": tmp_path}
+    ended = luigi.run("Downsample", *tiny_sky.arguments(tmp_path / "data"), **how)
+    assert ended.code == UNREADABLE
+    assert "connecting to remote scheduler 'http://localhost:" in sentence(ended)
+
+
+def test_a_worker_told_to_take_no_more_tasks_ends_what_it_began_and_says_that_not_all_was_run(
+    tiny_sky, luigi, tmp_path
+):
+    running, _ = start_and_await(luigi, "DownloadSkycell", tiny_sky.arguments(tmp_path, *PLAIN))
+    running.kill(signal.SIGUSR1)
+    ended = running.wait()
+    assert ended.code == NOT_RUN
+    assert "ps1_skycells_zarr" in steps(products(tmp_path)) and not list(tmp_path.rglob("syndiff_template_*"))
+    whole_or_absent(tmp_path)
+
+
+def test_a_run_that_leaves_its_work_to_another_says_so_and_claims_nothing(tiny_sky, luigi, tmp_path):
+    port, root = free_port(), tmp_path / "data"
+    arguments, how = tiny_sky.arguments(root, *PLAIN), {"scheduler": ("--scheduler-port", str(port))}
+    with luigid(tmp_path, port):
+        first, _ = start_and_await(luigi, "Convolve", arguments, **how)
+        os.killpg(first.pid, signal.SIGSTOP)
+        second = luigi.run("Downsample", *arguments, **how)
+        os.killpg(first.pid, signal.SIGCONT)
+        assert (second.code, first.wait().code) == (RUN_ELSEWHERE, 0)
+        assert "were being run by another worker" in second.said
+        assert luigi.run("Downsample", *arguments, **how).code == 0
 
 
 def test_a_disk_is_full_by_whatever_name_the_system_gives_it():

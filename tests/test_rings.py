@@ -176,6 +176,17 @@ def test_owner_image_goes_on_beyond_every_position_even_on_borders_of_projection
     assert min(depths) > 205
 
 
+def test_no_image_ends_earlier_beyond_what_it_owns_than_its_margin_says():
+    rng = np.random.default_rng(9)
+    ra, dec = rng.uniform(0, 360, 4000), rng.uniform(87.85, 88.06, 4000)
+    owners = [SURVEY.skycell(SURVEY.name_of(number)) for number in SURVEY.owner(ra, dec)]
+    spare = [depth(owner, *point) - SURVEY.margin(owner) for owner, *point in zip(owners, ra, dec, strict=True)]
+    assert min(spare) > -31
+    short = {owner.name: SURVEY.margin(owner) for owner in owners if SURVEY.margin(owner) < 240}
+    assert len(short) == 12 and min(short.values()) < -200 and max(short.values()) < 200
+    assert min(SURVEY.margin(rings.ring_skycell(1400, cell)) for cell in range(100)) == 240
+
+
 def test_owner_in_the_slivers_is_the_skycell_that_goes_on_furthest():
     # Between two projections of the ring at Dec -2, at their corner on the equator side.
     ra, dec = 2.0, -3.9980869

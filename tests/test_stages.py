@@ -69,6 +69,19 @@ def test_a_plan_is_made_once_until_the_file_changes(tmp_path):
     assert stages.plan(path, ROI).tansip.crpix1 == frame.TANSIP.crpix1 + 0.5
 
 
+def test_a_catalogue_that_is_written_anew_is_read_anew_and_another_plan_made(plan, tmp_path):
+    path, skycells = tmp_path / "some.csv", list(plan.footprint.skycells)
+    plans, tessellations = [], []
+    for rows in (skycells, skycells[:1], None):
+        if rows:
+            pd.DataFrame(rows, columns=rings.COLUMNS).to_csv(path, index=False)
+        plans.append(stages.plan(plan.path, ROI, catalogue=str(path)))
+        tessellations.append(stages.tessellation(str(path)))
+    assert [len(one.footprint.skycells) for one in plans] == [len(skycells), 1, 1]
+    assert plans[0].settings()["skycells"] != plans[1].settings()["skycells"]
+    assert plans[1] is plans[2] and tessellations[1] is tessellations[2] is plans[2].tessellation
+
+
 def test_a_target_gives_the_region_about_it_under_the_label_of_that_region(path, plan):
     ra, dec = (float(value) for value in ffi.pixel_to_sky(frame.TANSIP, 1716.0, 760.0))
     about = stages.plan(path, target=f"{ra} {dec}", size=4)
@@ -182,6 +195,8 @@ def today(days_ago):
 def test_absent_files_are_asked_for_again_after_so_many_days(asked, due):
     manifest = {"notes": {"absent": {key: today(days) for key, days in asked.items()}}}
     assert stages.recheck_is_due(manifest, 30) == due
+    useless = {key: {"asked": today(days), "url": "", "reason": ""} for key, days in asked.items()}
+    assert stages.recheck_is_due({"notes": {"absent": {}, "unusable": useless}}, 30) == due
 
 
 SMALL = 600
@@ -468,10 +483,10 @@ def test_a_disk_too_small_for_the_skycells_of_a_run_is_refused_before_the_first_
     names = [f"skycell.2611.{number:03d}" for number in range(100)]
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=30e9))
     with pytest.raises(ValueError, match=r"30\.0 GB free but this run needs about \d+\.\d GB"):
-        stages.demand_space(settings, recipe, names)
+        stages.demand_space(settings, recipe, names, 8)
     settings.keep_raw = False
-    stages.demand_space(settings, recipe, names)
+    stages.demand_space(settings, recipe, names, 8)
     settings.keep_raw = True
     for name in names:
         paths.combined(tmp_path, recipe.label, name).mkdir(parents=True)
-    stages.demand_space(settings, recipe, names)
+    stages.demand_space(settings, recipe, names, 8)

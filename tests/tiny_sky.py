@@ -141,6 +141,15 @@ class Ended(NamedTuple):
         return "\n".join(self.said.splitlines()[-60:])
 
 
+class User(NamedTuple):
+    """Another user than ours, who must be root to be one."""
+
+    uid: int
+    gid: int
+    umask: int
+    home: str
+
+
 class Running(NamedTuple):
     """A command under way, in a process group of its own."""
 
@@ -183,13 +192,13 @@ class WarmLuigi:
         self.server.stdin.flush()
         return json.loads(self.server.stdout.readline())
 
-    def start(self, task, *arguments, folder=None, workers=1, scheduler=("--local-scheduler",)):
-        """Start ``luigi --module syndiff_tasks TASK …`` from a folder that is not the project's."""
+    def start(self, task, *arguments, folder=None, workers=1, scheduler=("--local-scheduler",), user=None):
+        """Start ``luigi --module syndiff_tasks TASK …`` from a folder that is not the project's, or as a `User`."""
         self.count += 1
         said = self.folder / f"said{self.count}.txt"
         said.touch()
         command = ["--module", "syndiff_tasks", task, *scheduler, "--workers", str(workers), *arguments]
-        order = {"arguments": command, "folder": str(folder or self.elsewhere), "said": str(said)}
+        order = {"arguments": command, "folder": str(folder or self.elsewhere), "said": str(said), "user": user}
         return Running(self, self.ask(order), said)
 
     def run(self, task, *arguments, **how):

@@ -18,6 +18,7 @@ from scipy.spatial import cKDTree
 
 OVERLAP = 480  # native px by which neighbouring skycells of a projection overlap (facts.md section 1)
 GRID = 10  # skycells along each axis of a projection
+MARGIN = OVERLAP / 2  # native px by which an image goes on beyond the core that it owns, on each side
 CDELT = float(np.float32(0.25 / 3600))  # [deg] as real headers have it
 LONPOLE = 180.0  # the FITS default would be 0 for the polar projection, which turns it by 180 degrees
 COLUMNS = (
@@ -526,6 +527,21 @@ class Tessellation:
         """
         raise NotImplementedError
 
+    def margin(self, skycell):
+        """Native px by which the image of a skycell goes on beyond all that it owns, on the side where that is least.
+
+        Parameters
+        ----------
+        skycell : Skycell
+
+        Returns
+        -------
+        float
+            `MARGIN`, or less; negative where a skycell owns sky beyond its image. A user's table is taken to be laid
+            out as the survey's. The slivers of up to 31 px between projections are left out of account.
+        """
+        return MARGIN
+
     def owner(self, ra, dec):
         """Owner of each sky position.
 
@@ -592,6 +608,10 @@ class RingsV3(Tessellation):
         vectors = np.ascontiguousarray(vectors, np.float64)
         return _ring_owners(vectors, self._edges, self._counts, self._firsts, self._walls, self._to_grid)
 
+    def margin(self, skycell):
+        """See `Tessellation.margin`; it is less than the usual around Dec 87.97, where the last two rings meet."""
+        return _margin_near_pole(skycell) if _ring_of(int(skycell.projection)) in RINGS[-2:] else MARGIN
+
     @functools.cached_property
     def _projections(self):
         firsts = [ring_skycell(number, 0) for number in range(FIRST_PROJECTION, LAST_PROJECTION + 1)]
@@ -649,6 +669,21 @@ class Catalogue(Tessellation):
         """See `Tessellation.near`."""
         found = self._centres.query_ball_point(vector, _chord(angle))
         return sorted(self._skycells[number] for number in found)
+
+
+@functools.cache
+def _margin_near_pole(skycell):
+    # On a lattice of 16 px about the core, as far out as the survey's rule gives sky to a skycell (450 px).
+    step, beyond, sliver = 16, 480, 31
+    x, y = np.meshgrid(np.arange(-beyond, skycell.nx + beyond, step), np.arange(-beyond, skycell.ny + beyond, step))
+    inside = np.minimum(np.minimum(x, skycell.nx - 1 - x), np.minimum(y, skycell.ny - 1 - y))
+    about = inside < MARGIN
+    vectors = np.column_stack([x[about], y[about], np.ones(about.sum())]) @ pixel_to_vector(skycell).T
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    tessellation = rings_v3()
+    owned = tessellation.owner_of_vectors(vectors) == int(skycell.projection) * GRID * GRID + skycell.cell
+    least = float(np.min(inside[about][owned], initial=MARGIN)) - step
+    return least if least < MARGIN - sliver else MARGIN
 
 
 @functools.cache

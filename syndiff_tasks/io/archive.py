@@ -1,9 +1,9 @@
 """Fetching PS1 stack files from mirrors that fail in every way: whole and checked, or not at all.
 
 A file is streamed to a hidden temporary, hashed on the way, read by the caller's own reader, and only then handed
-on. What PS1 has not (`NotInArchive`, a fact) is kept apart from what it does not give just now
-(`ArchiveUnavailable`, to be tried later). Whatever happens, SIGKILL excepted, the temporaries go; `sweep` takes
-those that a killed process left.
+on. What PS1 has not, or has with numbers that give no flux (`Unusable`), is a fact about the archive and kept apart
+from what it does not give just now (`ArchiveUnavailable`, to be tried later). Whatever happens, SIGKILL excepted,
+the temporaries go; `sweep` takes those that a killed process left.
 """
 
 import contextlib
@@ -57,8 +57,8 @@ TYPICAL_FILE = {"image": 69_000_000, "wt": 69_000_000, "mask": 10_000_000, "num"
 WCS_TOLERANCE = {"NAXIS": 0, "CRVAL": 1e-6, "CRPIX": 1e-3, "CDELT": 1e-11, "PC": 1e-6}
 
 
-class NotInArchive(LookupError):
-    """PS1 has no such file: every mirror answered 404 or 410."""
+class NoFlux(ValueError):
+    """A file is whole and the one asked for, but its numbers give no flux."""
 
 
 class ArchiveUnavailable(RuntimeError):
@@ -75,6 +75,13 @@ class Politeness(NamedTuple):
     longest_wait: float  # [s] no wait is longer, whatever a server or a clock says
     slowest: float = 0.0  # [bytes/s] a transfer that stays below it is broken off and resumed
     contact: str = ""  # project page, for the archive's operators; goes into the User-Agent
+
+
+class Unusable(NamedTuple):
+    """A file that every mirror that has it gives whole, with numbers that give no flux; it is in quarantine."""
+
+    url: str
+    reason: str
 
 
 class FetchedFile(NamedTuple):
@@ -174,59 +181,13 @@ def source_of(base: str, path: str) -> str | Path:
 # --- fetching -------------------------------------------------------------------------------------------------
 
 
-def fetch(
-    path: str,
-    bases: Iterable[str],
-    folder: str | os.PathLike,
-    politeness: Politeness,
-    read: Callable[[Path], Any],
-) -> FetchedFile:
-    """Fetch one file to keep: ``folder/<name>`` is whole and readable, or not there.
-
-    Parameters
-    ----------
-    path : str
-        The file below the archive's base, from `stack_files`.
-    bases : iterable of str
-        Mirrors, tried in turn; see `source_of`.
-    folder : path-like
-        Where the file goes; also holds the temporaries, the pauses and ``quarantine/``. Made if missing.
-    politeness : Politeness
-        Tries, timeouts, waits.
-    read : callable
-        Called with the path of the finished download; reads all of it and raises ValueError if it is not whole.
-
-    Returns
-    -------
-    file : FetchedFile
-        Its `content` is what `read` returned.
-
-    Raises
-    ------
-    NotInArchive
-        If every mirror says that there is no such file.
-    ArchiveUnavailable
-        If no mirror gives it now.
-    OSError
-        If the disk is full or not writable; nothing is left behind.
-    """
-    bodies = _bodies(path, bases, Path(folder), politeness, threading.Event())
-    with contextlib.closing(bodies):
-        file = _first_readable(next(bodies), bodies.throw, read)
-        kept = Path(folder) / path.rpartition("/")[2]
-        with open(file.path, "rb") as temporary:
-            os.fsync(temporary.fileno())
-        os.replace(file.path, kept)
-        return file._replace(path=kept)
-
-
 def fetch_all(
     files: Mapping[str, str],
     bases: Iterable[str],
     folder: str | os.PathLike,
     politeness: Politeness,
     read: Callable[[Path], Any],
-) -> Iterator[tuple[str, FetchedFile | None]]:
+) -> Iterator[tuple[str, FetchedFile | Unusable | None]]:
     """Fetch files one after another, each while the one before is read and used.
 
     One thread, which ends with the generator, keeps one connection busy, one file ahead. Close the generator (it
@@ -236,20 +197,30 @@ def fetch_all(
     ----------
     files : mapping of str to str
         Key to path below the archive's base, from `stack_files`.
-    bases, folder, politeness, read
-        As in `fetch`. `read` runs in the caller's thread.
+    bases : iterable of str
+        Mirrors, tried in turn; see `source_of`.
+    folder : path-like
+        Where the temporaries go, the pauses and ``quarantine/``. Made if missing.
+    politeness : Politeness
+        Tries, timeouts, waits.
+    read : callable
+        Called in the caller's thread with the path of a finished download; reads all of it and raises ValueError if
+        it is not whole or not the one asked for, NoFlux if it is but cannot be used.
 
     Yields
     ------
     key : str
         In the order of `files`.
-    file : FetchedFile or None
-        None where PS1 has no such file. Its `path` is a temporary that goes with the next step.
+    file : FetchedFile, Unusable or None
+        None where PS1 has no such file: every mirror answered 404 or 410. Its `path` is a temporary that goes with
+        the next step; its `content` is what `read` returned.
 
     Raises
     ------
-    ArchiveUnavailable, OSError
-        As in `fetch`; what was yielded before stays good.
+    ArchiveUnavailable
+        If no mirror gives a file now; what was yielded before stays good.
+    OSError
+        If the disk is full or not writable; nothing is left behind.
     """
     if not files:
         return
@@ -262,7 +233,7 @@ def fetch_all(
         for key, following in zip(keys, [*keys[1:], None], strict=True):
             try:
                 body = ahead.result()
-            except NotInArchive:
+            except _Absent:
                 body = None
             if following is not None:
                 ahead = reader.submit(next, bodies[following])
@@ -271,7 +242,11 @@ def fetch_all(
                 continue
             # A refused body is fetched again behind the one already under way: one connection, whatever happens.
             again = functools.partial(_in_thread, reader, bodies[key].throw)
-            yield key, _first_readable(body, again, read)
+            try:
+                file = _first_readable(body, again, read)
+            except _Useless as useless:
+                file = Unusable(useless.url, str(useless))
+            yield key, file
             bodies[key].close()
     finally:
         stop.set()
@@ -290,14 +265,14 @@ def _first_readable(body, refuse, read):
         try:
             content = read(body.path)
         except ValueError as error:
-            reason = str(error)
+            kind, reason = (NoFlux if isinstance(error, NoFlux) else ValueError), str(error)
         else:
             fetched = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
             return FetchedFile(
                 body.path, body.url, body.size, body.digest.hexdigest(), body.etag, body.last_modified, fetched, content
             )
         # Outside the handler, with the words alone: the error's traceback holds the reader's arrays.
-        body = refuse(ValueError(reason))
+        body = refuse(kind(reason))
 
 
 # --- one file, all mirrors ------------------------------------------------------------------------------------
@@ -329,7 +304,15 @@ class _Part:
 
 
 class _Absent(Exception):
-    """The mirror says that there is no such file."""
+    """The mirror, or every mirror, says that there is no such file."""
+
+
+class _Useless(Exception):
+    """No mirror has a file of which there is flux; the message says why not."""
+
+    def __init__(self, reason, url):
+        super().__init__(reason)
+        self.url = url
 
 
 class _Stopped(Exception):
@@ -339,20 +322,21 @@ class _Stopped(Exception):
 class _MirrorFailed(Exception):
     """The mirror was given up; the message is a clause of the final sentence."""
 
-    def __init__(self, message, unreached=False):
-        super().__init__(message)
-        self.unreached = unreached
+    def __init__(self, url, last, tries):
+        super().__init__(f"{url}: {last} ({tries})")
+        self.url, self.unreached, self.useless = url, last.unreached, last.useless
 
 
 class _TryFailed(Exception):
     """One request came to nothing."""
 
-    def __init__(self, reason, again=True, retry_after=None, crowded=False, unreached=False):
+    def __init__(self, reason, again=True, retry_after=None, crowded=False, unreached=False, useless=None):
         super().__init__(reason)
         self.again = again  # the same mirror may do better next time
         self.retry_after = retry_after  # [s]
         self.crowded = crowded
         self.unreached = unreached
+        self.useless = useless  # why the file, which came whole, gives no flux
 
 
 def _bodies(path, bases, folder, politeness, stop):
@@ -379,11 +363,13 @@ def _bodies(path, bases, folder, politeness, stop):
                 except _MirrorFailed as failure:
                     failures.append(failure)
         if not failures:
-            raise NotInArchive(f"PS1 has no {name}: no such file at {', '.join(map(str, sources))}")
+            raise _Absent
         reason = f"{name} could not be fetched: {'; '.join(map(str, failures))}"
         if suspect.exists():
             kept = _quarantine(suspect, name, reason)
             reason += f"; the last refused body is in {kept}"
+        if all(failure.useless for failure in failures):
+            raise _Useless(failures[-1].useless, failures[-1].url)
         if any(failure.unreached for failure in failures):
             reason += (
                 "; check the network or, to work without it, put the files into a folder laid out as"
@@ -413,7 +399,8 @@ def _bodies_of_mirror(transfer, part, suspect, politeness, stop):
             except ValueError as error:
                 # The temporary's name means nothing to who reads this later.
                 reason = str(error).replace(str(part.path), part.path.name.rpartition("+")[2])
-                last = _TryFailed(f"the file fails its check: {reason}")
+                useless = reason if isinstance(error, NoFlux) else None
+                last = _TryFailed(f"the file fails its check: {reason}", useless=useless)
             os.replace(part.path, suspect)
             digest = part.digest.hexdigest()
             if part.resumed and attempt == tries:
@@ -431,7 +418,7 @@ def _bodies_of_mirror(transfer, part, suspect, politeness, stop):
         if attempt < tries:
             _wait(wait, stop)
     count = "1 try" if attempt == 1 else f"{attempt} tries"
-    raise _MirrorFailed(f"{part.url}: {last} ({count})", last.unreached)
+    raise _MirrorFailed(part.url, last, count)
 
 
 def _copy(source, root, part, politeness, stop):
@@ -672,7 +659,10 @@ def _quarantine(suspect, name, reason):
     folder = suspect.parent / QUARANTINE
     folder.mkdir(exist_ok=True)
     kept = folder / name
-    kept.with_name(f"{name}.reason.txt").write_text(f"{reason}\n", encoding="utf-8")
+    # Replaced, not rewritten: the last one may be another user's.
+    told = _temporary(folder, f"{name}.reason.txt")
+    told.write_text(f"{reason}\n", encoding="utf-8")
+    os.replace(told, kept.with_name(f"{name}.reason.txt"))
     os.replace(suspect, kept)
     return kept
 
@@ -683,7 +673,7 @@ def sweep(folder: str | os.PathLike, days: float) -> list[Path]:
     Parameters
     ----------
     folder : path-like
-        The `folder` of `fetch`; may be missing.
+        The `folder` of `fetch_all`; may be missing.
     days : float
         Age from which a temporary of a process that cannot be asked (another host's) goes too.
 
@@ -696,7 +686,8 @@ def sweep(folder: str | os.PathLike, days: float) -> list[Path]:
     for temporary in sorted(Path(folder).glob(".fetching+*")):
         host, pid = temporary.name.split("+")[1:3]
         dead = host == socket.gethostname() and not alive(int(pid))
-        with contextlib.suppress(FileNotFoundError):  # its owner, or another sweeper, was first
+        # Its owner, or another sweeper, was first; or it is another user's, who will sweep it.
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             if dead or time.time() - temporary.stat().st_mtime > days * 86400:
                 temporary.unlink()
                 removed.append(temporary)
@@ -805,6 +796,8 @@ def check_keywords(keywords: Mapping[str, Any], expected: Mapping[str, float], k
     ------
     ValueError
         Naming the first keyword that is wrong.
+    NoFlux
+        If the position is right, but the numbers of an image or a variance give no flux.
     """
     for name, value in expected.items():
         if _stem(name) not in WCS_TOLERANCE:
@@ -844,14 +837,17 @@ def _check_mask(keywords, dtype):
 def _check_scaling(keywords):
     exptime = float(keywords.get("EXPTIME", math.nan))  # IPP writes an undefined number as the text 'NaN'
     if not 0 < exptime < math.inf:
-        raise ValueError(f"header has EXPTIME = {keywords.get('EXPTIME')}: counts/s cannot be computed")
+        raise NoFlux(f"header has EXPTIME = {keywords.get('EXPTIME')}: counts/s cannot be computed")
+    zero_point = float(keywords.get("FPA.ZP", 25))
+    if not math.isfinite(zero_point):
+        raise NoFlux(f"header has FPA.ZP = {zero_point}: no zero point in magnitudes")
     present = [name for name in ("BSOFTEN", "BOFFSET") if name in keywords]
     if len(present) == 1:
-        raise ValueError(f"header has {present[0]} without its partner: BSOFTEN and BOFFSET belong together")
+        raise NoFlux(f"header has {present[0]} without its partner: BSOFTEN and BOFFSET belong together")
     if not present:
         return
     softening, offset = float(keywords["BSOFTEN"]), float(keywords["BOFFSET"])
     if math.isnan(softening):  # legal: an image without a good pixel
         return
     if not 0 < softening < math.inf or not math.isfinite(offset):
-        raise ValueError(f"header has BSOFTEN = {softening}, BOFFSET = {offset}: flux cannot be computed")
+        raise NoFlux(f"header has BSOFTEN = {softening}, BOFFSET = {offset}: flux cannot be computed")
