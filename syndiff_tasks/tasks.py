@@ -14,7 +14,7 @@ from . import paths, process, stages
 from . import sector as sectors
 from .config import Auto, Bits, Detectors, Number, Offsets, setting, syndiff
 from .report import drift as drift_plot
-from .targets import SettingsDiffer, WholeTarget, read_manifest
+from .targets import SettingsDiffer, WholeTarget, manifest_path, read_manifest, remember_failure
 
 OVERWRITE = {
     "default": False,
@@ -36,8 +36,19 @@ class _Reporting(luigi.Task):
 @_Reporting.event_handler(luigi.Event.FAILURE)
 @_Reporting.event_handler(luigi.Event.BROKEN_TASK)
 @_Reporting.event_handler(luigi.Event.PROCESS_FAILURE)
+@_Reporting.event_handler(luigi.Event.TIMEOUT)
 def _remember(task, error):
     process.last_words(task.task_family, error)
+
+
+@_Reporting.event_handler(luigi.Event.FAILURE)
+@_Reporting.event_handler(luigi.Event.PROCESS_FAILURE)
+@_Reporting.event_handler(luigi.Event.TIMEOUT)
+def _leave_word(task, error):
+    """Tell `syndiff_tasks status` of it, beside the first product that is still missing."""
+    products = [product.path for product in luigi.task.flatten(task.output())]
+    missing = [path for path in products if not manifest_path(path).exists()]
+    remember_failure((missing or products)[0], task.task_family, process.sentence(error))
 
 
 def _nowhere(value):

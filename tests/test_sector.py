@@ -4,7 +4,6 @@ import fcntl
 import importlib.util
 import json
 import math
-import os
 import re
 import signal
 import subprocess
@@ -26,7 +25,6 @@ from syndiff_tasks import paths, sector, status
 from syndiff_tasks.config import Auto, Detectors, Offsets
 from syndiff_tasks.demo import frame
 from syndiff_tasks.geometry import ffi as ffi_geometry
-from syndiff_tasks.targets import manifest_path
 
 pytest_plugins = ["tiny_sky_fixtures"]
 
@@ -328,28 +326,6 @@ def test_every_ffi_with_a_good_wcs_gets_a_template_of_its_own(made):
 
 
 # --- the state at a glance --------------------------------------------------------------------------------------------
-
-
-def test_status_counts_what_is_done_running_and_left_by_the_dead_without_reading_a_manifest(tmp_path):
-    ccd, names = sector.CCD(20, 3, 3), [f"skycell.2611.{cell:03d}" for cell in range(10)]
-    table = paths.skycells_list(tmp_path, ccd, "")
-    table.parent.mkdir(parents=True)
-    pd.DataFrame({"NAME": names}).to_csv(table, index=False)
-    manifest_path(table).write_text("not a manifest")
-    for name in names[:6]:
-        paths.raw(tmp_path, name).mkdir(parents=True)
-        (paths.raw(tmp_path, name) / "bytes").write_bytes(bytes(1000))
-    folder = paths.raw(tmp_path, names[0]).parent
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    for pid, name in ((os.getpid(), names[6]), (dead.pid, names[7])):
-        (folder / f".tmp-{pid}-0123abcd@{os.uname().nodename}@{name}").mkdir()
-    (row,) = status.survey(tmp_path, "any")
-    assert (row.ccd, row.region) == (ccd, "")
-    assert row.steps["map"] == status.Step(1, 2, 0, 0, table.stat().st_size, False)
-    assert row.steps["download"] == status.Step(6, 10, 1, 1, 6000, True)
-    assert row.steps["blur"] == status.Step(0, 10, 0, 0, 0, False)
-    assert "6/10 ~6 kB, 1 running, 1 died" in status.table([row])
 
 
 def test_status_agrees_with_what_a_sector_made(made):
