@@ -289,18 +289,37 @@ def sentences(rows):
         A line for what says the same but for numbers, such as those of a skycell: how often, one of the sentences,
         when last and where; the most frequent first.
     """
-    alike = {}
-    for path in frozenset().union(*(row.failures for row in rows)):
+    records = []
+    for path in sorted(frozenset().union(*(row.failures for row in rows))):
         with contextlib.suppress(FileNotFoundError):  # made while we looked
-            record = json.loads(path.read_text(encoding="utf-8"))
-            alike.setdefault((record["task"], re.sub(r"\d+", "#", record["error"])), []).append(record)
-    groups = sorted(alike.values(), key=lambda records: (-len(records), records[0]["task"], records[0]["error"]))
-    return [_sentence(records) for records in groups]
+            records.append(json.loads(path.read_text(encoding="utf-8")))
+    records.sort(key=lambda record: record["failed"])
+    return [_sentence(group) for group in alike(records, lambda record: f"{record['task']}: {record['error']}")]
 
 
 def _sentence(records):
-    last = max(records, key=lambda record: (record["failed"], record["product"]))
+    last = records[-1]
     return f"{len(records)} x {last['task']}: {last['error']} (last {last['failed']} on {last['host']})"
+
+
+def alike(said, sentence=str):
+    """Put together what says the same but for numbers, such as those of a skycell.
+
+    Parameters
+    ----------
+    said : list
+    sentence : callable
+        Returns what one of them says.
+
+    Returns
+    -------
+    groups : list of list
+        The largest first; within each, and among equals, in the order given.
+    """
+    groups = {}
+    for one in said:
+        groups.setdefault(re.sub(r"\d+", "#", sentence(one)), []).append(one)
+    return sorted(groups.values(), key=len, reverse=True)
 
 
 def _readable(size):
