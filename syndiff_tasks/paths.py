@@ -20,7 +20,7 @@ class CCD(NamedTuple):
 
 
 def _ccd_folder(root, product, ccd):
-    return Path(root) / product / f"sector_{ccd.sector:04d}" / f"camera_{ccd.camera}" / f"ccd_{ccd.ccd}"
+    return Path(f"{root}/{product}/sector_{ccd.sector:04d}/camera_{ccd.camera}/ccd_{ccd.ccd}")
 
 
 def _label(ccd):
@@ -48,7 +48,7 @@ def _projection(skycell):
 
 def raw(root, skycell):
     """Return the Zarr group of one skycell as the archive has it."""
-    return Path(root) / "ps1_skycells_zarr" / "ps1_skycells.zarr" / _projection(skycell) / skycell
+    return Path(f"{root}/ps1_skycells_zarr/ps1_skycells.zarr/{_projection(skycell)}/{skycell}")
 
 
 def incoming(root):
@@ -68,7 +68,7 @@ def gaia_down(root):
 
 def combined(root, recipe, skycell):
     """Return the Zarr group of one skycell's combined blocks."""
-    return Path(root) / "combined_skycells_zarr" / recipe / _projection(skycell) / skycell
+    return Path(f"{root}/combined_skycells_zarr/{recipe}/{_projection(skycell)}/{skycell}")
 
 
 def recipes(root):

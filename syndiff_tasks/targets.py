@@ -83,9 +83,14 @@ class WholeTarget(luigi.Target):
     def __init__(self, path, settings, inputs=None, overwrite=False, task="the task"):
         self.path = str(path)
         self.task = task
-        self.settings = json.loads(json.dumps(settings))
+        self.told = settings
         self.inputs = inputs or {}
         self.overwrite = overwrite
+
+    @functools.cached_property
+    def settings(self):
+        """The settings as a manifest has them; of a thousand inputs nobody asks for them."""
+        return json.loads(json.dumps(self.told))
 
     def __repr__(self):
         return f"WholeTarget({self.path!r})"

@@ -247,7 +247,8 @@ class Convolve(_Blurring):
 
     def complete(self):
         """Tell whether the summary and every blurred skycell are there."""
-        return self.output().exists() and all(group.exists() for group in self.groups().values())
+        summary = self.output()
+        return summary.exists() and all(group.exists() for group in summary.inputs.values())
 
     def run(self):
         """Blur each skycell that is not there yet, and sum up."""
