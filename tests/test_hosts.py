@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 from test_luigid import CONFIG, answer, luigid
+from test_sector import write
 from tiny_sky import planes, template_of, the_same
 
 from syndiff_tasks.demo.server import FolderHandler
@@ -119,9 +121,9 @@ def served(folder, address):
             server.shutdown()
 
 
-def worker(host, folder, url, arguments):
+def worker(host, folder, url, arguments, task="Downsample"):
     """Start `luigi` on a host: it stays while there is something that another one has."""
-    words = [*host.words(), sys.executable, "-m", "luigi", "--module", "syndiff_tasks", "Downsample"]
+    words = [*host.words(), sys.executable, "-m", "luigi", "--module", "syndiff_tasks", task]
     words += ["--scheduler-url", url, "--worker-keep-alive", "--worker-max-keep-alive-idle-duration", "120s"]
     log = folder / f"worker{time.monotonic_ns()}.log"
     with host.inside(), open(log, "w", encoding="utf-8") as stream:
@@ -182,3 +184,32 @@ def test_two_workers_share_a_run_and_one_finishes_what_a_killed_one_began(tmp_pa
         assert len({*one, *other}) == len(one) + len(other), "a task was run twice"
         assert one and other, "one worker did all the work"
         assert len(set(made_on.values())) == len({host.name for host in hosts[1:]})
+
+
+@pytest.mark.slow
+def test_an_assistant_shares_the_work_of_a_sector_whose_tasks_belong_to_the_worker_that_began_it(tmp_path, tiny_sky):
+    (tmp_path / "luigi.cfg").write_text(SOON)
+    root, here = tmp_path / "shared", Host("", "127.0.0.1")
+    write(tmp_path / "ffis", 2)
+    arguments = ["--sector", "20", "--ffi-dir", str(tmp_path / "ffis"), "--roi", "12,12,28,28", "--skycell-catalog"]
+    arguments += [str(tiny_sky.catalogue), *tiny_sky.settings(root)]
+    with luigid(tmp_path) as url:
+        first, its_log = worker(here, tmp_path, url, arguments, "Sector")
+        assistant, log = worker(here, tmp_path, url, [*arguments, "--assistant"], "Sector")
+        try:
+            deadline = time.monotonic() + WITHIN
+            while not list(root.glob("sectors/*/*/index.html")) or first.poll() is None:
+                assert time.monotonic() < deadline, log.read_text()[-3000:]
+                time.sleep(0.2)
+            # It stays for whatever comes next, until it is told to take nothing more.
+            assistant.send_signal(signal.SIGUSR1)
+            assistant.wait(WITHIN)
+        finally:
+            for process in (first, assistant):
+                process.kill()
+                process.wait()
+    mine, others = done(its_log), done(log)
+    assert mine and others, "one worker did all the work"
+    assert len({*mine, *others}) == len(mine) + len(others), "a task was run twice"
+    assert len(list(root.rglob("syndiff_template_*.fits"))) == 1
+    assert not [wrong for _product, wrong in complaints(root, deep=True) if wrong]
