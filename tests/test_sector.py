@@ -21,6 +21,7 @@ import pytest
 import tiny_sky as made_up
 from astropy.io import fits
 from astropy.wcs import WCS
+from luigi.cmdline_parser import CmdlineParser
 from numpy.testing import assert_allclose, assert_array_equal
 
 from syndiff_tasks import paths, sector, status
@@ -237,6 +238,29 @@ def test_a_sector_makes_the_templates_of_its_ccds_and_reports_those_that_have_no
     assert (row["reference"], row["ffis"], row["templates"], row["skycells"]) == (made.reference.stem, 4, 1, 1)
     assert row["bytes"] == sum(path.stat().st_size for path in made.templates())
     assert len(made.templates(4)) == 1
+
+
+def test_a_target_is_made_on_the_ccds_that_see_it_and_the_others_are_told(made, tmp_path):
+    ra, dec = (float(value) for value in ffi_geometry.pixel_to_sky(TANSIP, 18.0, 18.0))
+    where = ["--ffi-dir", str(made.ffis), "--target", f"{ra} {dec}", "--size", "2"]
+    where += ["--syndiff-data-root", str(tmp_path)]
+    ended = made.luigi.run("Sector", "--sector", "20", "--cameras", "1,3", *where, *made.more)
+    assert ended.code == 0, ended.tail
+    (path,) = tmp_path.glob("sectors/sector_0020/*/report.csv")
+    report = pd.read_csv(path).set_index(["camera", "ccd"])
+    assert report.loc[(1, 1), "state"] == "target elsewhere"
+    assert report.loc[(3, 3), "state"] == report.loc[(3, 4), "state"] == "made"
+    assert len(list(tmp_path.rglob("syndiff_template_*.fits"))) == 2
+
+
+@pytest.mark.filterwarnings("ignore:The use of the configuration:DeprecationWarning")
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_so_many_ccds_are_begun_at_once_as_luigi_cfg_says(made, at_once):
+    command = ["--module", "syndiff_tasks", "Sector", "--sector", "20", "--ffi-dir", str(made.ffis), "--roi", ROI]
+    command += [*made.more, "--cameras", "3", "--syndiff-data-root", str(made.root)]
+    with CmdlineParser.global_instance([*command, "--syndiff-ccds-at-once", str(at_once)]) as asked:
+        first_lot = next(asked.get_task_obj().run())
+    assert len(first_lot) == at_once
 
 
 def shown(path):
