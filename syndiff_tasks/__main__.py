@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from . import ledger, stages, status
+from . import ledger, status
 from .config import syndiff
 
 
@@ -32,6 +32,7 @@ def main(arguments=None):
     state = commands.add_parser("status", help="how far each CCD is, step by step, from the names of files alone")
     state.add_argument("folder", nargs="?", help="data root (default: data_root of luigi.cfg)")
     state.add_argument("--sector", type=int, help="only this sector")
+    state.add_argument("--recipe", help="count combined skycells of this recipe (default: the one worked on last)")
     state.set_defaults(run=_status)
     asked = parser.parse_args(arguments)
     return asked.run(asked)
@@ -62,15 +63,20 @@ def _verify(asked):
 
 
 def _status(asked):
-    settings = syndiff()
-    root, recipe = asked.folder or settings.data_root, stages.recipe(settings, settings.ignore_mask_bits)
-    rows = status.survey(root, recipe.label, asked.sector)
+    root = asked.folder or syndiff().data_root
+    recipe = asked.recipe or status.latest_recipe(root)
+    rows = status.survey(root, recipe, asked.sector)
     if not rows:
         where = root if asked.sector is None else f"{root}, sector {asked.sector}"
         sys.stdout.write(f"{where}: no map of any CCD is there; nothing was begun\n")
         return 0
-    sys.stdout.write(f"{status.table(rows)}\n\ndone/wanted skycells; ~ sizes are estimated from {status.MEASURED}; ")
-    sys.stdout.write(f"died: left by a killed process.\nCombined skycells of the recipe {recipe.label}\n")
+    sys.stdout.write(f"{status.table(rows)}\n\n~ sizes are estimated from {status.MEASURED}; died: left by a killed ")
+    sys.stdout.write(f"process.\nCombined skycells of the recipe {recipe or '(none yet)'}\n")
+    failed = status.sentences(rows)
+    if failed:
+        more = [f"and {len(failed) - status.SENTENCES} more of that kind"] if len(failed) > status.SENTENCES else []
+        shown = "\n".join([*failed[: status.SENTENCES], *more])
+        sys.stdout.write(f"\nWhat failed (one sentence of those that differ in numbers only):\n{shown}\n")
     return 0
 
 

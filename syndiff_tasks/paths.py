@@ -5,10 +5,22 @@ empty for the whole FFI.
 """
 
 from pathlib import Path
+from typing import NamedTuple
+
+
+class CCD(NamedTuple):
+    """One of the 16 CCDs, in one sector."""
+
+    sector: int
+    camera: int
+    ccd: int
+
+    def __str__(self):
+        return f"{self.camera}-{self.ccd}"
 
 
 def _ccd_folder(root, product, ccd):
-    return Path(root) / product / f"sector_{ccd.sector:04d}" / f"camera_{ccd.camera}" / f"ccd_{ccd.ccd}"
+    return Path(f"{root}/{product}/sector_{ccd.sector:04d}/camera_{ccd.camera}/ccd_{ccd.ccd}")
 
 
 def _label(ccd):
@@ -36,7 +48,7 @@ def _projection(skycell):
 
 def raw(root, skycell):
     """Return the Zarr group of one skycell as the archive has it."""
-    return Path(root) / "ps1_skycells_zarr" / "ps1_skycells.zarr" / _projection(skycell) / skycell
+    return Path(f"{root}/ps1_skycells_zarr/ps1_skycells.zarr/{_projection(skycell)}/{skycell}")
 
 
 def incoming(root):
@@ -56,7 +68,12 @@ def gaia_down(root):
 
 def combined(root, recipe, skycell):
     """Return the Zarr group of one skycell's combined blocks."""
-    return Path(root) / "combined_skycells_zarr" / recipe / _projection(skycell) / skycell
+    return Path(f"{root}/combined_skycells_zarr/{recipe}/{_projection(skycell)}/{skycell}")
+
+
+def recipes(root):
+    """Return the folders of combined skycells, one a recipe."""
+    return [folder for folder in Path(root).glob("combined_skycells_zarr/*") if folder.is_dir()]
 
 
 def convolved(root, ccd, skycell):
@@ -137,10 +154,10 @@ def logs(root):
 
 
 def mapped_ccds(root, sector=None):
-    """Return the folders of maps of each CCD of a sector, or of all: sorted (sector, camera, ccd, folder)."""
+    """Return the folders of maps of each CCD of a sector, or of all: sorted (CCD, folder)."""
     one = "*" if sector is None else f"{sector:04d}"
     folders = Path(root).glob(f"mapping_output/sector_{one}/camera_?/ccd_?")
-    return sorted((*(int(part.rpartition("_")[2]) for part in folder.parts[-3:]), folder) for folder in folders)
+    return sorted((CCD(*(int(part.rpartition("_")[2]) for part in folder.parts[-3:])), folder) for folder in folders)
 
 
 def templates_of(root, ccd):

@@ -51,8 +51,7 @@ def last_words(task, error):
     error : Exception or str
         What it failed of.
     """
-    sentence = " ".join(str(error).split()) or type(error).__name__
-    _WORDS.write(f"{task}: {sentence}\n")
+    _WORDS.write(f"{task}: {sentence(error)}\n")
     _WORDS.flush()
 
 
@@ -86,6 +85,11 @@ class _Listener(logging.Handler):
 
 
 logging.getLogger("luigi-interface").addHandler(_Listener(logging.ERROR))
+
+
+def sentence(error):
+    """Return on one line what an error says of itself, its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @atexit.register

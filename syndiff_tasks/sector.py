@@ -14,6 +14,7 @@ from astropy.time import Time
 
 from .geometry import ffi as ffi_geometry
 from .io import fitsfile
+from .paths import CCD
 from .report import page
 
 # A frame is compared with the median of so many frames about it in time: three bad ones in a row do not spoil it.
@@ -28,17 +29,6 @@ OFFSET_COLUMNS = tuple(f"d{axis}{place}" for place in PLACES for axis in "xy")
 
 # Why a frame is no reference; a frame without a WCS, or with one that jumps, is given no template either.
 BAD_QUALITY, NO_WCS, JUMP = "DQUALITY", "NO_WCS", "JUMP"
-
-
-class CCD(NamedTuple):
-    """One of the 16 CCDs, in one sector."""
-
-    sector: int
-    camera: int
-    ccd: int
-
-    def __str__(self):
-        return f"{self.camera}-{self.ccd}"
 
 
 class Circumstances(NamedTuple):

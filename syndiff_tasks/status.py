@@ -1,19 +1,21 @@
 """How far each CCD is, from the names of files alone: no manifest is read, so that a sector takes under a second.
 
 A product's final name is proof that it was published (`targets`): folders are renamed into place whole, and a file's
-manifest lies beside it.
+manifest lies beside it. What failed has left a record beside its place.
 """
 
+import contextlib
 import csv
+import json
 import os
+import re
 import socket
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from . import paths
-from .sector import CCD
-from .targets import TEMPORARY, manifest_path
+from .targets import FAILED, TEMPORARY, failure_path, manifest_path
 
 STEPS = ("map", "download", "combine", "blur", "template")
 
@@ -24,31 +26,59 @@ MEASURED = 3
 SECONDS_ALIVE = 3600.0
 
 
+# So many sentences are shown of what failed.
+SENTENCES = 10
+
+
 class Step(NamedTuple):
-    """How far one step of one CCD is; `wanted` is None where it is not known yet, `size` in bytes."""
+    """How far one step of one CCD is: numbers of products, and their size [bytes].
+
+    Attributes
+    ----------
+    done, running : int
+    absent : int
+        Wanted, and neither there nor begun nor tried in vain; 0 where it is not known yet what is wanted.
+    failed : int
+        Tried in vain, and not being tried now.
+    died : int
+        Begun by processes that were killed.
+    size : int
+    estimated : bool
+        Whether the size is that of some products, scaled to their number.
+    """
 
     done: int
-    wanted: int | None
     running: int
+    absent: int
+    failed: int
     died: int
     size: int
     estimated: bool
 
 
 class Row(NamedTuple):
-    """One CCD, or one region of it, and its steps by name."""
+    """One CCD, or one region of it: its steps by name, and the records of what failed."""
 
-    ccd: CCD
+    ccd: paths.CCD
     region: str
     steps: dict
+    failures: frozenset
 
 
 class _Folder(NamedTuple):
-    """Names in a folder: finished products, and temporaries of living and of dead processes."""
+    """Names in a folder: finished products, temporaries of living and of dead processes, and what failed."""
 
     done: set
     running: set
     died: set
+    failed: set
+
+    def among(self, names):
+        """Return those of some names, each once: done before running before failed before died."""
+        done = names & self.done
+        running = (names & self.running) - done
+        failed = (names & self.failed) - done - running
+        return _Folder(done, running, (names & self.died) - done - running - failed, failed)
 
 
 def survey(root, recipe, sector=None):
@@ -72,12 +102,25 @@ def survey(root, recipe, sector=None):
     return [_row(Path(root), recipe, ccd, region, look) for ccd, region in _parts(Path(root), sector)]
 
 
+def latest_recipe(root):
+    """Return the label of the recipe that was worked on last, empty where there is none.
+
+    Parameters
+    ----------
+    root : path-like
+        Data root.
+    """
+    folders = {folder.name: [folder, *folder.iterdir()] for folder in paths.recipes(root)}
+    worked_on = {name: max(place.stat().st_mtime for place in places) for name, places in folders.items()}
+    return max(worked_on, key=worked_on.get, default="")
+
+
 def _parts(root, sector):
-    """Find the CCDs and regions that have maps."""
+    """Find the CCDs and regions that have maps, or have failed to have them."""
     found = set()
-    for *which, folder in paths.mapped_ccds(root, sector):
+    for ccd, folder in paths.mapped_ccds(root, sector):
         with os.scandir(folder) as entries:
-            found |= {(CCD(*which), entry.name if entry.is_dir() else "") for entry in entries}
+            found |= {(ccd, entry.name if entry.is_dir() else "") for entry in entries}
     return sorted(found)
 
 
@@ -95,7 +138,7 @@ class _Looker:
         return self.seen[folder]
 
     def _read(self, folder):
-        found = _Folder(set(), set(), set())
+        found = _Folder(set(), set(), set(), set())
         if not os.path.isdir(folder):
             return found
         with os.scandir(folder) as entries:
@@ -103,6 +146,8 @@ class _Looker:
                 if made_by := TEMPORARY.match(entry.name):
                     name = entry.name[made_by.end() :]
                     (found.running if self._lives(made_by, entry) else found.died).add(name)
+                elif failed := FAILED.match(entry.name):
+                    found.failed.add(failed["product"])
                 elif not entry.name.startswith("."):
                     found.done.add(entry.name)
         return found
@@ -119,22 +164,23 @@ class _Looker:
 def _row(root, recipe, ccd, region, look):
     table = paths.skycells_list(root, ccd, region)
     names = _names(table)
-    steps = {"map": _files([table, paths.master_map(root, ccd, region)], look)}
-    where = {
+    places = {
         "download": lambda name: paths.raw(root, name),
         "combine": lambda name: paths.combined(root, recipe, name),
         "blur": lambda name: paths.convolved(root, ccd, name),
     }
-    for step, place in where.items():
-        steps[step] = _skycells(names, place, look)
-    steps["template"] = _templates(root, ccd, region, look)
-    return Row(ccd, region, steps)
+    found = {"map": _files([table, paths.master_map(root, ccd, region)], look)}
+    found |= {step: _skycells(names, place, look) for step, place in places.items()}
+    found["blur"] = _with_summary(found["blur"], paths.cell_metadata(root, ccd, region).parent, look)
+    found["template"] = _templates(root, ccd, region, look)
+    steps = {step: found[step][0] for step in STEPS}
+    return Row(ccd, region, steps, frozenset().union(*(failures for _, failures in found.values())))
 
 
 def _names(table):
-    """Return the skycells of a CCD by its map, None where there is no map yet."""
+    """Return the skycells of a CCD by its map, none where there is no map yet."""
     if not (table.exists() and manifest_path(table).exists()):
-        return None
+        return []
     with open(table, newline="", encoding="utf-8") as stream:
         rows = csv.reader(stream)
         column = next(rows).index("NAME")
@@ -143,41 +189,60 @@ def _names(table):
 
 def _files(files, look):
     there = [file for file in files if file.exists() and manifest_path(file).exists()]
-    folder, names = look(files[0].parent), {file.name for file in files}
-    counts = (len(folder.running & names), len(folder.died & names))
-    return Step(len(there), len(files), *counts, sum(file.stat().st_size for file in there), False)
+    folder = look(files[0].parent)._replace(done={file.name for file in there})
+    found = folder.among({file.name for file in files})
+    size = sum(file.stat().st_size for file in there)
+    return _step(found, len(files), size, False), {failure_path(files[0].with_name(name)) for name in found.failed}
+
+
+def _step(found, wanted, size, estimated):
+    absent = wanted - sum(map(len, found))
+    return Step(len(found.done), len(found.running), absent, len(found.failed), len(found.died), size, estimated)
 
 
 def _skycells(names, place, look):
-    if names is None:
-        return Step(0, None, 0, 0, 0, False)
     # Skycells of one projection lie in one folder: a path for each of 50,000 would take a second.
-    one_of_each = {name.rpartition(".")[0]: name for name in names}
-    folders = {projection: look(place(name).parent) for projection, name in one_of_each.items()}
-    found = {name: folders[name.rpartition(".")[0]] for name in names}
-    done = [name for name, folder in found.items() if name in folder.done]
-    running = sum(name in folder.running for name, folder in found.items())
-    died = sum(name in folder.died for name, folder in found.items())
+    projections = {}
+    for name in names:
+        projections.setdefault(name.rpartition(".")[0], set()).add(name)
+    found, failures = _Folder(set(), set(), set(), set()), set()
+    for here in projections.values():
+        folder = place(next(iter(here))).parent
+        those = look(folder).among(here)
+        failures |= {failure_path(folder / name) for name in those.failed}
+        for names_found, more in zip(found, those, strict=True):
+            names_found |= more
+    done = sorted(found.done)
     measured = [_size(place(name)) for name in done[:: max(1, len(done) // MEASURED)][:MEASURED]]
     size = round(sum(measured) / len(measured) * len(done)) if measured else 0
-    return Step(len(done), len(names), running, died, size, len(done) > len(measured))
+    return _step(found, len(names), size, len(done) > len(measured)), failures
 
 
 def _size(folder):
     return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
 
 
+def _with_summary(skycells, folder, look):
+    """Add the failures of the one task that blurs all skycells of a CCD: it leaves them beside its summary."""
+    step, failures = skycells
+    failed = look(folder).failed
+    failures = failures | {failure_path(folder / name) for name in failed}
+    return step._replace(failed=step.failed + len(failed)), failures
+
+
 def _templates(root, ccd, region, look):
-    done = running = died = size = 0
     of_ccd = paths.templates_of(root, ccd)
-    for ffi in look(of_ccd).done:
-        folder = look(of_ccd / ffi / region)
-        made = [of_ccd / ffi / region / name for name in folder.done if name.endswith(".fits")]
+    done = running = died = size = 0
+    failures = set()
+    for folder in (of_ccd / region, *(of_ccd / ffi / region for ffi in sorted(look(of_ccd).done))):
+        found = look(folder)
+        made = [folder / name for name in found.done if name.endswith(".fits")]
         made = [path for path in made if manifest_path(path).exists()]
         done, size = done + len(made), size + sum(path.stat().st_size for path in made)
-        running += sum(name.endswith(".fits") for name in folder.running)
-        died += sum(name.endswith(".fits") for name in folder.died)
-    return Step(done, None, running, died, size, False)
+        running += sum(name.endswith(".fits") for name in found.running)
+        died += sum(name.endswith(".fits") for name in found.died)
+        failures |= {failure_path(folder / name) for name in found.failed}
+    return Step(done, running, 0, len(failures), died, size, False), failures
 
 
 def table(rows):
@@ -203,13 +268,58 @@ def table(rows):
 
 
 def _cell(step):
-    text = str(step.done) if step.wanted is None else f"{step.done}/{step.wanted}"
+    done = f"{step.done} done"
     if step.size:
-        text += f" {'~' if step.estimated else ''}{_readable(step.size)}"
-    for count, what in ((step.running, "running"), (step.died, "died")):
-        if count:
-            text += f", {count} {what}"
-    return text
+        done += f" {'~' if step.estimated else ''}{_readable(step.size)}"
+    counts = {name: getattr(step, name) for name in ("running", "absent", "failed", "died")}
+    others = [f"{count} {name}" for name, count in counts.items() if count]
+    return ", ".join([done] * bool(step.done) + others) or "-"
+
+
+def sentences(rows):
+    """Tell what the tasks failed of.
+
+    Parameters
+    ----------
+    rows : list of Row
+
+    Returns
+    -------
+    lines : list of str
+        A line for what says the same but for numbers, such as those of a skycell: how often, one of the sentences,
+        when last and where; the most frequent first.
+    """
+    records = []
+    for path in sorted(frozenset().union(*(row.failures for row in rows))):
+        with contextlib.suppress(FileNotFoundError):  # made while we looked
+            records.append(json.loads(path.read_text(encoding="utf-8")))
+    records.sort(key=lambda record: record["failed"])
+    return [_sentence(group) for group in alike(records, lambda record: f"{record['task']}: {record['error']}")]
+
+
+def _sentence(records):
+    last = records[-1]
+    return f"{len(records)} x {last['task']}: {last['error']} (last {last['failed']} on {last['host']})"
+
+
+def alike(said, sentence=str):
+    """Put together what says the same but for numbers, such as those of a skycell.
+
+    Parameters
+    ----------
+    said : list
+    sentence : callable
+        Returns what one of them says.
+
+    Returns
+    -------
+    groups : list of list
+        The largest first; within each, and among equals, in the order given.
+    """
+    groups = {}
+    for one in said:
+        groups.setdefault(re.sub(r"\d+", "#", sentence(one)), []).append(one)
+    return sorted(groups.values(), key=len, reverse=True)
 
 
 def _readable(size):

@@ -30,6 +30,9 @@ MANIFEST = "manifest.json"
 
 TEMPORARY = re.compile(r"^\.tmp-(?P<pid>\d+)-[0-9a-f]{8}@(?P<host>[^@]+)@")
 
+# A product that could not be made is told of beside where it will be.
+FAILED = re.compile(r"^\.(?P<product>.+)\.failed$")
+
 # One run of a luigi command and all processes that it forks: what `--overwrite` remade in this run is done.
 INVOCATION = os.environ.setdefault("SYNDIFF_INVOCATION", uuid.uuid4().hex)
 
@@ -84,9 +87,14 @@ class WholeTarget(luigi.Target):
     def __init__(self, path, settings, inputs=None, overwrite=False, task="the task"):
         self.path = str(path)
         self.task = task
-        self.settings = json.loads(json.dumps(settings))
+        self.told = settings
         self.inputs = inputs or {}
         self.overwrite = overwrite
+
+    @functools.cached_property
+    def settings(self):
+        """The settings as a manifest has them; of a thousand inputs nobody asks for them."""
+        return json.loads(json.dumps(self.told))
 
     def __repr__(self):
         return f"WholeTarget({self.path!r})"
@@ -139,6 +147,7 @@ class WholeTarget(luigi.Target):
         try:
             yield draft
             self._publish(temporary, final, draft.notes)
+            failure_path(final).unlink(missing_ok=True)
         except PermissionError as error:
             raise _not_written(error, error.filename) from error
         except OSError as error:
@@ -168,7 +177,7 @@ class WholeTarget(luigi.Target):
             "settings": self.settings,
             "inputs": {name: target.digest() for name, target in self.inputs.items()},
             "syndiff_tasks": __version__,
-            "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "made": _now(),
             "host": socket.gethostname(),
             "invocation": INVOCATION,
         }
@@ -246,10 +255,38 @@ class WholeTarget(luigi.Target):
                 )
 
 
+def _now():
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
 def temporary_path(final):
     """Return a hidden name beside `final`; the extensions stay last, since writers choose compression by them."""
     final = Path(final)
     return final.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}@{socket.gethostname()}@{final.name}")
+
+
+def failure_path(path):
+    """Return where the last failure to make the product `path` is told: hidden beside it, until it is published."""
+    path = Path(path)
+    return path.with_name(f".{path.name}.failed")
+
+
+def remember_failure(path, task, sentence):
+    """Leave a record of a failed try beside a product, for `syndiff_tasks status`.
+
+    Parameters
+    ----------
+    path : path-like
+        What could not be made.
+    task : str
+        Name of the task that should have made it.
+    sentence : str
+        What it failed of.
+    """
+    told = {"task": task, "product": Path(path).name, "error": sentence, "failed": _now(), "host": socket.gethostname()}
+    # Where not even this can be written, as on a full disk, the terminal and luigid have told it.
+    with contextlib.suppress(OSError):
+        _write_json(failure_path(path), told)
 
 
 def manifest_path(path):
@@ -323,8 +360,8 @@ def verify(path, deep=False):
 def sweep(folder, seconds_old=86400.0):
     """Remove the temporary files and folders in `folder` that dead runs left behind.
 
-    Those of this host go when their process is gone; those of other hosts when nothing touched them for
-    `seconds_old`.
+    Those of this host go when their process is gone; those of other hosts, and what is told of failures, when nothing
+    touched them for `seconds_old`.
 
     Returns
     -------
@@ -334,13 +371,13 @@ def sweep(folder, seconds_old=86400.0):
     here = socket.gethostname()
     now = datetime.datetime.now().timestamp()
     removed = []
-    for path in sorted(Path(folder).glob(".tmp-*@*")):
+    for path in sorted(Path(folder).glob(".*")):
         made_by = TEMPORARY.match(path.name)
-        if made_by is None:
+        if not (made_by or FAILED.match(path.name)):
             continue
         # Its owner, or another sweeper, was first; or it is another user's, who will sweep it.
         with contextlib.suppress(FileNotFoundError, PermissionError):
-            if made_by["host"] == here:
+            if made_by and made_by["host"] == here:
                 dead = not archive.alive(int(made_by["pid"]))
             else:
                 dead = now - path.lstat().st_mtime > seconds_old

@@ -25,7 +25,7 @@ from .config import (
     syndiff,
 )
 from .report import drift as drift_plot
-from .targets import SettingsDiffer, WholeTarget, read_manifest
+from .targets import SettingsDiffer, WholeTarget, manifest_path, read_manifest, remember_failure
 
 BITS = "PS1 mask bits to flag, e.g. 12, or a comma alone for none"
 
@@ -60,8 +60,19 @@ class _Reporting(luigi.Task):
 @_Reporting.event_handler(luigi.Event.FAILURE)
 @_Reporting.event_handler(luigi.Event.BROKEN_TASK)
 @_Reporting.event_handler(luigi.Event.PROCESS_FAILURE)
+@_Reporting.event_handler(luigi.Event.TIMEOUT)
 def _remember(task, error):
     process.last_words(task.task_family, error)
+
+
+@_Reporting.event_handler(luigi.Event.FAILURE)
+@_Reporting.event_handler(luigi.Event.PROCESS_FAILURE)
+@_Reporting.event_handler(luigi.Event.TIMEOUT)
+def _leave_word(task, error):
+    """Tell `syndiff_tasks status` of it, beside the first product that is still missing."""
+    products = [product.path for product in luigi.task.flatten(task.output())]
+    missing = [path for path in products if not manifest_path(path).exists()]
+    remember_failure((missing or products)[0], task.task_family, process.sentence(error))
 
 
 def _nowhere(value):
@@ -258,7 +269,8 @@ class Convolve(_Blurring):
 
     def is_complete(self):
         """Tell whether the summary and every blurred skycell are there."""
-        return self.output().exists() and all(group.exists() for group in self.groups().values())
+        summary = self.output()
+        return summary.exists() and all(group.exists() for group in summary.inputs.values())
 
     def run(self):
         """Blur each skycell that is not there yet, and sum up."""

@@ -66,20 +66,21 @@ db_connection = sqlite:///luigid/history.db
 
 
 @contextlib.contextmanager
-def luigid(folder):
+def luigid(folder, address="127.0.0.1", *options):
     """Run scripts/luigid in a folder, and give its URL; it is asked to stop with SIGTERM, as a shutdown does."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
+    with socket.create_server((address, 0)) as free:
         port = free.getsockname()[1]
+    words = [sys.executable, LUIGID, "--address", address, "--port", str(port), *options]
     with open(folder / "luigid.log", "a", encoding="utf-8") as log:
-        server = subprocess.Popen([sys.executable, LUIGID, "--port", str(port)], cwd=folder, stdout=log, stderr=log)
+        server = subprocess.Popen(words, cwd=folder, stdout=log, stderr=log)
     try:
         for _ in range(600):
             with contextlib.suppress(requests.ConnectionError):
-                requests.head(f"http://127.0.0.1:{port}", timeout=10)
+                requests.head(f"http://{address}:{port}", timeout=10)
                 break
             assert server.poll() is None, (folder / "luigid.log").read_text()
             time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://{address}:{port}"
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(60)

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,13 +21,13 @@ import pytest
 import tiny_sky as made_up
 from astropy.io import fits
 from astropy.wcs import WCS
+from luigi.cmdline_parser import CmdlineParser
 from numpy.testing import assert_allclose, assert_array_equal
 
 from syndiff_tasks import paths, sector, status
 from syndiff_tasks.config import Auto, Detectors, Offsets
 from syndiff_tasks.demo import frame
 from syndiff_tasks.geometry import ffi as ffi_geometry
-from syndiff_tasks.targets import manifest_path
 
 pytest_plugins = ["tiny_sky_fixtures"]
 
@@ -239,6 +240,29 @@ def test_a_sector_makes_the_templates_of_its_ccds_and_reports_those_that_have_no
     assert len(made.templates(4)) == 1
 
 
+def test_a_target_is_made_on_the_ccds_that_see_it_and_the_others_are_told(made, tmp_path):
+    ra, dec = (float(value) for value in ffi_geometry.pixel_to_sky(TANSIP, 18.0, 18.0))
+    where = ["--ffi-dir", str(made.ffis), "--target", f"{ra} {dec}", "--size", "2"]
+    where += ["--syndiff-data-root", str(tmp_path)]
+    ended = made.luigi.run("Sector", "--sector", "20", "--cameras", "1,3", *where, *made.more)
+    assert ended.code == 0, ended.tail
+    (path,) = tmp_path.glob("sectors/sector_0020/*/report.csv")
+    report = pd.read_csv(path).set_index(["camera", "ccd"])
+    assert report.loc[(1, 1), "state"] == "target elsewhere"
+    assert report.loc[(3, 3), "state"] == report.loc[(3, 4), "state"] == "made"
+    assert len(list(tmp_path.rglob("syndiff_template_*.fits"))) == 2
+
+
+@pytest.mark.filterwarnings("ignore:The use of the configuration:DeprecationWarning")
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_so_many_ccds_are_begun_at_once_as_luigi_cfg_says(made, at_once):
+    command = ["--module", "syndiff_tasks", "Sector", "--sector", "20", "--ffi-dir", str(made.ffis), "--roi", ROI]
+    command += [*made.more, "--cameras", "3", "--syndiff-data-root", str(made.root)]
+    with CmdlineParser.global_instance([*command, "--syndiff-ccds-at-once", str(at_once)]) as asked:
+        first_lot = next(asked.get_task_obj().run())
+    assert len(first_lot) == at_once
+
+
 def shown(path):
     """What the page of a sector says of each camera and CCD, and its links."""
     text = path.read_text()
@@ -330,28 +354,6 @@ def test_every_ffi_with_a_good_wcs_gets_a_template_of_its_own(made):
 # --- the state at a glance --------------------------------------------------------------------------------------------
 
 
-def test_status_counts_what_is_done_running_and_left_by_the_dead_without_reading_a_manifest(tmp_path):
-    ccd, names = sector.CCD(20, 3, 3), [f"skycell.2611.{cell:03d}" for cell in range(10)]
-    table = paths.skycells_list(tmp_path, ccd, "")
-    table.parent.mkdir(parents=True)
-    pd.DataFrame({"NAME": names}).to_csv(table, index=False)
-    manifest_path(table).write_text("not a manifest")
-    for name in names[:6]:
-        paths.raw(tmp_path, name).mkdir(parents=True)
-        (paths.raw(tmp_path, name) / "bytes").write_bytes(bytes(1000))
-    folder = paths.raw(tmp_path, names[0]).parent
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    for pid, name in ((os.getpid(), names[6]), (dead.pid, names[7])):
-        (folder / f".tmp-{pid}-0123abcd@{os.uname().nodename}@{name}").mkdir()
-    (row,) = status.survey(tmp_path, "any")
-    assert (row.ccd, row.region) == (ccd, "")
-    assert row.steps["map"] == status.Step(1, 2, 0, 0, table.stat().st_size, False)
-    assert row.steps["download"] == status.Step(6, 10, 1, 1, 6000, True)
-    assert row.steps["blur"] == status.Step(0, 10, 0, 0, 0, False)
-    assert "6/10 ~6 kB, 1 running, 1 died" in status.table([row])
-
-
 def test_status_agrees_with_what_a_sector_made(made):
     rows = {(row.ccd.camera, row.ccd.ccd): row for row in status.survey(made.root, "", 20)}
     assert set(rows) >= {(3, 3), (3, 4)}
@@ -400,29 +402,125 @@ def test_run_sector_resumes_what_was_killed_and_then_finds_nothing_to_do(made, t
 
 
 @quietly
-def test_run_sector_leaves_at_once_when_another_is_at_work(made, script, tmp_path, capsys):
+def test_run_sector_leaves_at_once_when_another_is_at_work_unless_that_one_hangs(made, script, tmp_path, capsys):
     folder = paths.logs(tmp_path)
     folder.mkdir()
     with open(folder / "sector_0020.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert script.main(arguments(made, tmp_path)) == 4
-    assert capsys.readouterr().out == ""
+        assert capsys.readouterr().out == ""
+        hours_ago = time.time() - 3600 * (script.HOURS_OF_SILENCE + 1)
+        os.utime(lock.fileno(), (hours_ago, hours_ago))
+        assert script.main(arguments(made, tmp_path)) == 1
+        assert "has not said a word for 6 hours; look at it" in capsys.readouterr().out
+        (folder / "sector_0020_2026-01-01.log").touch()
+        assert script.main(arguments(made, tmp_path)) == 4
+
+
+RAISED = "Traceback (most recent call last):\n  File\n    raise\n"
+UNAVAILABLE = f"""INFO: [pid 1] Worker begins
+{RAISED}urllib3.exceptions.NewConnectionError: refused
+
+The above exception was the direct cause of the following exception:
+
+{RAISED}syndiff_tasks.io.archive.ArchiveUnavailable: HTTP 503
+{RAISED}RuntimeError: Unfulfilled dependency at run time: DownloadSkycell_1
+
+What went wrong:
+DownloadSkycell: HTTP 503"""
 
 
 @quietly
 def test_run_sector_prints_what_a_person_must_do_and_only_that(made, script, tmp_path, capsys, monkeypatch):
-    said = {"text": "syndiff_tasks.io.archive.ArchiveUnavailable: HTTP 503\nINFO: [pid 1] Worker\n"}
-    monkeypatch.setattr(script, "luigi", lambda command, stream: (stream.write(said["text"]), stream.flush()))
+    said = UNAVAILABLE.splitlines()
+    monkeypatch.setattr(script, "luigi", lambda command, log: (30, said))
     assert script.main(arguments(made, tmp_path)) == 3
     assert capsys.readouterr().out == ""
-    said["text"] += (
-        "Traceback (most recent call last):\nsyndiff_tasks.targets.SettingsDiffer: x was made with sigma 40\n"
-    )
-    said["text"] += "ERROR: Task Convolve_1 died unexpectedly with exit code -9\n"
+    said += f"{RAISED}syndiff_tasks.targets.SettingsDiffer: x was made with sigma 40".splitlines()
+    said += said[-4:]  # tried again
+    said += ["ERROR: Task Convolve_1 died unexpectedly with exit code -9"]
+    for skycell in range(12):
+        said += f"{RAISED}ValueError: skycell.{skycell}: no EXPTIME\nINFO: [pid 1] goes on".splitlines()
     assert script.main(arguments(made, tmp_path)) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == ["x was made with sigma 40", "Task Convolve_1 died unexpectedly with exit code -9"]
-    assert len(lines) == 3 and str(tmp_path / "logs") in lines[2]
+    assert lines[:3] == [
+        "ValueError: skycell.11: no EXPTIME (and 11 like it)",
+        "SettingsDiffer: x was made with sigma 40",
+        "Task Convolve_1 died unexpectedly with exit code -9",
+    ]
+    assert len(lines) == 4 and str(tmp_path / "logs") in lines[3]
+
+
+@quietly
+def test_run_sector_does_not_ask_a_silent_luigid_for_each_ccd_again(made, script, tmp_path, capsys, monkeypatch):
+    asked = []
+    said = f"{RAISED}luigi.rpc.RPCError: Errors (3 attempts) when connecting to remote scheduler".splitlines()
+    monkeypatch.setattr(script, "luigi", lambda command, log: asked.append(command) or (40, said))
+    both = [word for word in arguments(made, tmp_path) if word not in ("--ccds", "4")]
+    assert script.main(both) == 1
+    assert len(asked) == 1 and "connecting to remote scheduler" in capsys.readouterr().out
+
+
+@quietly
+def test_run_sector_keeps_the_last_logs(made, script, tmp_path, monkeypatch):
+    folder = paths.logs(tmp_path)
+    folder.mkdir()
+    for name in [*(f"sector_0020_2020-01-{day:02d}" for day in range(1, 32)), "sector_0021_2020-01-01"]:
+        (folder / f"{name}.log").touch()
+    monkeypatch.setattr(script, "luigi", lambda command, log: log.touch() or (30, []))
+    assert script.main(arguments(made, tmp_path)) == 3
+    left = sorted(path.name for path in folder.glob("*.log"))
+    assert len(left) == script.LOGS + 1 and left[0] == "sector_0020_2020-01-03.log"
+    assert left[-1] == "sector_0021_2020-01-01.log"
+
+
+def test_run_sector_tells_of_a_disk_that_is_too_full_for_its_log(script, tmp_path):
+    words = ["-c", "print('Traceback (most recent call last):\\nProductNotWritten: the disk is full')"]
+    (tmp_path / "luigi.py").write_text(words[1])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(tmp_path))
+        code, said = script.luigi([], Path("/dev/full"))
+    assert (code, script.problems(said)) == (0, ["ProductNotWritten: the disk is full"])
+
+
+@quietly
+def test_run_sector_makes_the_other_ccds_where_one_fails_and_the_next_run_goes_on(
+    made, script, tmp_path, capsys, monkeypatch
+):
+    root, ffis, archive = tmp_path / "data", tmp_path / "ffis", tmp_path / "archive"
+    write(ffis, 2, ccd=3)
+    write(ffis, 2, ccd=4, tansip=moved(-3, -3))  # in the corner of another skycell
+    shutil.copytree(made.more[-1], archive)
+    (bad,) = archive.glob("rings*/2611/044/*.stk.r.unconv.fits")
+    whole = bad.read_bytes()
+    (other,) = archive.glob("rings*/2611/045/*.stk.r.unconv.fits")
+    bad.write_bytes(other.read_bytes())
+
+    def luigi(command, log):
+        ended = made.luigi.run("Sector", *command[3:])
+        with open(log, "a") as stream:
+            stream.write(ended.said)
+        return ended.code, ended.said.splitlines()
+
+    monkeypatch.setattr(script, "luigi", luigi)
+    command = ["--sector", "20", "--ffi-dir", str(ffis), "--roi", ROI, *made.more, "--syndiff-data-root", str(root)]
+    command += ["--syndiff-ccds-at-once", "1", "--syndiff-download-tries", "1", "--syndiff-archive"]
+
+    def templates():
+        return {path.parts[-4]: path.stat().st_mtime_ns for path in root.glob("shifted_downsampled/**/*.fits")}
+
+    assert script.main([*command, str(archive)]) == 1
+    assert list(templates()) == ["ccd_4"], "the CCD that would have come after the one that fails"
+    one, last = capsys.readouterr().out.splitlines()
+    assert "2611.044.stk.r.unconv.fits: the file fails its check" in one and "is not complete" in last
+    first = templates()
+    # Now what fails is what the next run may find mended.
+    assert script.main([*command, "http://127.0.0.1:9"]) == 3
+    assert capsys.readouterr().out == ""
+    bad.write_bytes(whole)
+    assert script.main([*command, str(archive)]) == 0
+    assert capsys.readouterr().out == ""
+    assert set(templates()) == {"ccd_3", "ccd_4"} and templates()["ccd_4"] == first["ccd_4"]
 
 
 @quietly

@@ -1,0 +1,181 @@
+"""The state at a glance: what the command line tells of files alone, and how little it needs for that."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from luigi import Event
+from tiny_sky import CELLS, PLAIN
+
+import syndiff_tasks
+from syndiff_tasks import __main__ as command_line
+from syndiff_tasks import paths, status, tasks
+from syndiff_tasks.targets import WholeTarget, failure_path, manifest_path, remember_failure, sweep
+
+pytest_plugins = ["tiny_sky_fixtures"]
+
+CCD = paths.CCD(20, 3, 3)
+NAMES = [f"skycell.2611.{cell:03d}" for cell in range(10)]
+
+
+def mapped(root, names=NAMES):
+    """A data root with the map of a CCD, whose manifest nobody may read."""
+    table = paths.skycells_list(root, CCD, "")
+    table.parent.mkdir(parents=True)
+    pd.DataFrame({"NAME": names}).to_csv(table, index=False)
+    manifest_path(table).write_text("not a manifest")
+    return table
+
+
+def group(path):
+    path.mkdir(parents=True)
+    (path / "bytes").write_bytes(bytes(1000))
+
+
+def said(capsys, *arguments):
+    capsys.readouterr()
+    assert command_line.main(["status", *map(str, arguments)]) == 0
+    return capsys.readouterr().out
+
+
+def test_each_product_is_counted_once_as_done_running_absent_failed_or_died_without_reading_a_manifest(tmp_path):
+    table = mapped(tmp_path)
+    for name in NAMES[:5]:
+        group(paths.raw(tmp_path, name))
+    folder = paths.raw(tmp_path, NAMES[0]).parent
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for pid, name in ((os.getpid(), NAMES[6]), (dead.pid, NAMES[7]), (os.getpid(), NAMES[0]), (dead.pid, NAMES[8])):
+        (folder / f".tmp-{pid}-0123abcd@{os.uname().nodename}@{name}").mkdir()
+    for name in (NAMES[4], NAMES[6], NAMES[8]):  # made since then; tried again just now; failed and then killed
+        remember_failure(folder / name, "DownloadSkycell", "no answer")
+    (row,) = status.survey(tmp_path, "any")
+    assert (row.ccd, row.region) == (CCD, "")
+    assert row.steps["map"] == status.Step(1, 0, 1, 0, 0, table.stat().st_size, False)
+    assert row.steps["download"] == status.Step(
+        **{"done": 5, "running": 1, "absent": 2, "failed": 1, "died": 1, "size": 5000, "estimated": True}
+    )
+    assert row.steps["blur"] == status.Step(0, 0, 10, 0, 0, 0, False)
+    assert "5 done ~5 kB, 1 running, 2 absent, 1 failed, 1 died" in status.table([row])
+
+
+def test_sentences_that_differ_in_numbers_only_are_told_once_with_their_count(tmp_path, capsys):
+    mapped(tmp_path)
+    paths.raw(tmp_path, NAMES[0]).parent.mkdir(parents=True)
+    for name in NAMES[:7]:
+        remember_failure(paths.raw(tmp_path, name), "DownloadSkycell", f"{name}: no mirror answers (status 503)")
+    remember_failure(paths.raw(tmp_path, NAMES[7]), "DownloadSkycell", f"{NAMES[7]}: the header has no EXPTIME")
+    summary = paths.cell_metadata(tmp_path, CCD, "")
+    summary.parent.mkdir(parents=True)
+    remember_failure(summary, "Convolve", "Task Convolve_1 died unexpectedly with exit code -9")
+    lines = said(capsys, tmp_path).splitlines()
+    (at,) = (number for number, line in enumerate(lines) if line.startswith("What failed"))
+    assert lines[at + 1].startswith("7 x DownloadSkycell: skycell.2611.00") and "status 503" in lines[at + 1]
+    assert lines[at + 2].startswith("1 x Convolve: Task Convolve_1 died unexpectedly with exit code -9 (last 20")
+    assert lines[at + 3].startswith("1 x DownloadSkycell: skycell.2611.007: the header has no EXPTIME")
+    assert len(lines) == at + 4
+
+
+def test_combined_skycells_are_those_of_the_recipe_that_was_worked_on_last_or_is_asked_for(tmp_path, capsys):
+    mapped(tmp_path)
+    assert "recipe (none yet)" in said(capsys, tmp_path)
+    for age, (recipe, count) in enumerate((("new", 2), ("old", 4))):
+        for name in NAMES[:count]:
+            group(paths.combined(tmp_path, recipe, name))
+        for folder in (paths.combined(tmp_path, recipe, NAMES[0]).parent, tmp_path / "combined_skycells_zarr" / recipe):
+            os.utime(folder, (0, 1000 - age))
+    assert "2 done" in said(capsys, tmp_path) and "recipe new" in said(capsys, tmp_path)
+    assert "4 done" in said(capsys, tmp_path, "--recipe", "old")
+
+
+def test_a_record_of_a_failure_is_hidden_and_goes_when_the_product_is_there_or_nobody_tries_any_more(tmp_path):
+    target = WholeTarget(tmp_path / "map.fits", {})
+    remember_failure(target.path, "MapFFI", "no header")
+    remember_failure(tmp_path / "given_up.fits", "MapFFI", "no header")
+    remember_failure(tmp_path / "fresh.fits", "MapFFI", "no header")
+    assert not list(tmp_path.glob("*.fits")) + list(tmp_path.glob("[!.]*"))
+    os.utime(failure_path(tmp_path / "given_up.fits"), (0, 0))
+    with target.writing() as draft:
+        Path(draft.path).write_text("whole")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"map.fits", ".map.fits.manifest.json", failure_path(tmp_path / "fresh.fits").name}
+    assert sweep(tmp_path) == []
+
+
+def test_a_skycell_that_fails_is_told_with_its_sentence_until_it_is_mended(tiny_sky, luigi, made, tmp_path, capsys):
+    one, *others = (f"skycell.2611.{cell:03d}" for cell in CELLS)
+    for folder in [*made.rglob(one), made / "shifted_downsampled"]:
+        shutil.rmtree(folder)
+    archive = Path(shutil.copytree(tiny_sky.archive, tmp_path / "archive"))
+    (file,) = archive.glob("rings.v3.skycell/2611/044/*.stk.r.unconv.fits")
+    whole = file.read_bytes()
+    file.write_bytes(b"<html>moved</html>")
+    once = ("--syndiff-download-tries", "1")
+    assert "fail" not in said(capsys, made)
+    assert luigi.run("Downsample", *tiny_sky.arguments(made, *PLAIN, *once, archive=archive)).code == 30
+    told = said(capsys, made)
+    assert "3 done" in told and "1 failed" in told
+    assert "\n1 x DownloadSkycell: " in told and "2611.044.stk.r.unconv.fits could not be fetched" in told
+    file.write_bytes(whole)
+    assert luigi.run("Downsample", *tiny_sky.arguments(made, *PLAIN, archive=archive)).code == 0
+    assert "fail" not in said(capsys, made)
+    assert not list(made.rglob("*.failed"))
+
+
+@pytest.mark.parametrize("event", [Event.PROCESS_FAILURE, Event.TIMEOUT])
+def test_a_task_whose_process_was_ended_has_failed_too(tmp_path, monkeypatch, event):
+    # Luigi's worker says it in the parent: the task itself has no time to say anything.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tasks.process, "last_words", lambda *said: None)
+    task = tasks.DownloadSkycell(skycell="skycell.2611.044")
+    Path(task.output().path).parent.mkdir(parents=True)
+    task.trigger_event(event, task, "Task died unexpectedly with exit code -9")
+    assert "exit code -9" in failure_path(task.output().path).read_text()
+
+
+# --- how little it takes ----------------------------------------------------------------------------------------------
+
+HEAVY = ("astropy", "pandas", "scipy", "numba", "matplotlib", "syndiff_tasks.tasks")
+
+
+def python(code, *arguments):
+    words = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_the_command_line_imports_none_of_the_libraries_that_take_seconds(tmp_path):
+    mapped(tmp_path)
+    words = [sys.executable, "-X", "importtime", "-m", "syndiff_tasks", "status", str(tmp_path)]
+    ended = subprocess.run(words, capture_output=True, text=True, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
+    assert "s0020 3-3" in ended.stdout and "syndiff_tasks.status" in imported
+    assert not [name for name in HEAVY if name in imported]
+
+
+IMPORTED_LATE = """
+import os, pickle, sys
+_, sys.argv[0], *heavy = sys.argv
+import syndiff_tasks
+assert not [name for name in heavy if name in sys.modules]
+task = syndiff_tasks.DownloadSkycell(skycell="skycell.2611.044")
+assert pickle.loads(pickle.dumps(task)) == task
+from syndiff_tasks import *
+assert DownloadSkycell is syndiff_tasks.DownloadSkycell and Sector.__name__ == "Sector"
+try:
+    syndiff_tasks.NoSuchTask
+except AttributeError as error:
+    print(os.environ["OPENBLAS_NUM_THREADS"], "NoSuchTask" in str(error))
+"""
+
+
+def test_tasks_are_had_by_name_and_survive_pickling_where_they_are_imported_late():
+    assert python(IMPORTED_LATE, "/usr/bin/syndiff_tasks", *HEAVY) == ["1", "True"]
+
+
+def test_everywhere_else_luigi_knows_the_tasks_by_name_whatever_was_imported_first():
+    code = "import syndiff_tasks, luigi; print(*luigi.task_register.Register.task_names())"
+    assert {*syndiff_tasks.TASKS, "syndiff"} <= set(python(code))
