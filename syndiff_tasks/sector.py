@@ -455,7 +455,7 @@ def _report_row(ccd, planned):
         "state": planned.state,
         "ffis": planned.ffis,
         "reference": planned.reference,
-        "skycells": len(planned.task.plan().footprint.skycells) if planned.task else 0,
+        "skycells": len(planned.task.plan().skycells) if planned.task else 0,
         "templates": len(made),
         "bytes": sum(path.stat().st_size for path in made),
         "folder": str(made[0].parent) if made else "",

@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -138,15 +139,21 @@ class Plan(NamedTuple):
 
     path: str
     ccd: ffi_geometry.FFIName
-    header: fits.Header
+    mjd: float
     shape: tuple
     science: ffi_geometry.Region
     tansip: ffi_geometry.TanSip
     region: ffi_geometry.Region
     label: str
-    footprint: footprints.Footprint
+    skycells: tuple
+    lay: Callable
     tessellation: rings.Tessellation
     catalogue: str
+
+    @property
+    def footprint(self):
+        """The owner of each pixel; of the last few plans only, since a sector's would fill the memory."""
+        return self.lay()
 
     def settings(self):
         """Return what shaped the geometry, for manifests."""
@@ -199,7 +206,19 @@ def plan(path, roi="", target="", size=64, catalogue=""):
     return _plan(os.path.abspath(path), _state_of(path), roi, target, size, catalogue, tessellation(catalogue))
 
 
-@functools.lru_cache(maxsize=64)
+class _Ground:
+    """What decides about the owners of a plan's pixels; each is its own key of a cache."""
+
+    def __init__(self, tansip, region, cells, science):
+        self.lies = tansip, region, cells, science
+
+
+@functools.lru_cache(maxsize=4)
+def _footprint(ground):
+    return footprints.footprint(*ground.lies)
+
+
+@functools.lru_cache(maxsize=4096)
 def _plan(path, _state, roi, target, size, catalogue, cells):
     ccd = ffi_geometry.parse_name(path)
     header = fitsfile.read_ffi_header(path)
@@ -208,6 +227,7 @@ def _plan(path, _state, roi, target, size, catalogue, cells):
         ffi_geometry.check_detector(ccd, header)
         tansip = ffi_geometry.from_header(header)
         science = ffi_geometry.science_region(header, shape)
+        mjd = sector.start(header)
     except fits.VerifyError as error:
         raise ValueError(f"{path}: the header is damaged ({error}); fetch the file again") from error
     except ValueError as error:
@@ -218,15 +238,17 @@ def _plan(path, _state, roi, target, size, catalogue, cells):
         ffi_geometry.check_region(region, shape, science)
     if target:
         region = ffi_geometry.region_around(tansip, *position(target), size, science)
-    footprint = footprints.footprint(tansip, region, cells, science)
-    if not footprint.skycells:
+    lay = functools.partial(_footprint, _Ground(tansip, region, cells, science))
+    skycells = lay().skycells
+    if not skycells:
         ra, dec = ffi_geometry.pixel_to_sky(tansip, (region.x0 + region.x1) / 2, (region.y0 + region.y1) / 2)
         raise NoCoverage(
             f"{path}: no PS1 coverage at declination {float(dec):.1f} (RA {float(ra):.1f}); the survey ends near "
             "declination -30, and collateral pixels see no sky"
         )
     label = roi_label(",".join(map(str, region))) if roi or target else ""
-    return Plan(path, ccd, header, shape, science, tansip, region, label, footprint, cells, _catalogue_name(catalogue))
+    made_of = _catalogue_name(catalogue)
+    return Plan(path, ccd, mjd, shape, science, tansip, region, label, skycells, lay, cells, made_of)
 
 
 def reference_of(plan_, reference_ffi, catalogue=""):
@@ -624,7 +646,7 @@ class Blur(NamedTuple):
 
     def skycells(self, plan):
         """Return the names of all combined skycells that an FFI's blurred skycells are made of."""
-        return sorted({name for skycell in plan.footprint.skycells for name in self.made_of(plan, skycell)})
+        return sorted({name for skycell in plan.skycells for name in self.made_of(plan, skycell)})
 
     def largest_offset(self, pixel_scale):
         """Return the largest offset [TESS px] for which the skycells' frames still hold the blurred light."""
@@ -703,7 +725,7 @@ def summarise(plan, groups, path):
     cells = [
         {"skycell": skycell.name, "path": os.path.relpath(group.path, folder), "digest": group.digest()}
         | store.read_attributes(group.path)
-        for skycell, group in ((skycell, groups[skycell.name]) for skycell in plan.footprint.skycells)
+        for skycell, group in ((skycell, groups[skycell.name]) for skycell in plan.skycells)
     ]
     Path(path).write_text(json.dumps({"ffi": plan.ccd.stem, "skycells": cells}, indent=1), encoding="utf-8")
 
@@ -754,7 +776,7 @@ def batches(offsets, frame):
 
 def largest_offset(plan, blur):
     """Return the largest offset [TESS px] for which the frames of all skycells of an FFI hold the sky."""
-    return min(blur.largest_offset(mapping.pixel_scale(plan.tansip, skycell)) for skycell in plan.footprint.skycells)
+    return min(blur.largest_offset(mapping.pixel_scale(plan.tansip, skycell)) for skycell in plan.skycells)
 
 
 def check_offsets(plan, blur, offsets):
@@ -765,7 +787,8 @@ def check_offsets(plan, blur, offsets):
     ValueError
         Naming the offset and the largest one allowed.
     """
-    largest = largest_offset(plan, blur)
+    # A thousand skycells are asked only where the answer matters.
+    largest = largest_offset(plan, blur) if any(map(any, offsets)) else 0.0
     for offset in offsets:
         if math.hypot(*offset) > largest:
             raise ValueError(
@@ -798,7 +821,7 @@ def integrate(plan, frame, groups, offsets, oversampling, progress):
     templates = [template.blank(frame.owner.shape) for _ in offsets]
     fine = [tuple(oversampling * value for value in offset) for offset in offsets]
     for index, box in enumerate(ndimage.find_objects(frame.owner + 1)):
-        skycell = plan.footprint.skycells[index]
+        skycell = plan.skycells[index]
         blurred = read_blurred(groups[skycell.name].path)
         rule = template.rule(blurred.sigma, mapping.pixel_scale(plan.tansip, skycell) / oversampling)
         owned, corner = frame.owner[box] == index, (box[1].start, box[0].start)
@@ -907,12 +930,12 @@ def _provenance(plan, offset, described):
         "SECTOR": (plan.ccd.sector, "TESS sector, from the file name"),
         "CAMERA": (plan.ccd.camera, "TESS camera"),
         "CCD": (plan.ccd.ccd, "TESS CCD"),
-        "MJD-OBS": (sector.start(plan.header), "[d] start of the FFI (UTC)"),
+        "MJD-OBS": (plan.mjd, "[d] start of the FFI (UTC)"),
         "DX_SHIFT": (offset[0], "[TESS px] stars are moved to larger x by this"),
         "DY_SHIFT": (offset[1], "[TESS px] stars are moved to larger y by this"),
         "ROI": (",".join(map(str, plan.region)), "x0,y0,x1,y1 of the FFI, half-open, from 0"),
         "OVERSAMP": (described.oversampling, "template pixels along one TESS pixel"),
-        "NSKYCELL": (len(plan.footprint.skycells), "PS1 skycells that own pixels here"),
+        "NSKYCELL": (len(plan.skycells), "PS1 skycells that own pixels here"),
         "SKYCAT": (plan.catalogue, "rings.v3, or digest of a catalogue"),
         "PSF": (made_of["psf"], "gauss, prf or none"),
         "PSFSIGMA": (made_of.get("psf_sigma", ""), "[PS1 px] sigma of the Gaussian"),
@@ -928,11 +951,11 @@ def _provenance(plan, offset, described):
 
 def skycells_table(plan, groups, bands_wanted):
     """Return the SKYCELLS table of a template: what each skycell is made of, and what it gave."""
-    given = np.bincount(plan.footprint.owner[plan.footprint.owner >= 0], minlength=len(plan.footprint.skycells))
+    given = np.bincount(plan.footprint.owner[plan.footprint.owner >= 0], minlength=len(plan.skycells))
     return pd.DataFrame(
         [
             _skycell_row(skycell, groups[skycell.name].manifest()["notes"], bands_wanted) | {"PIXELS": int(pixels)}
-            for skycell, pixels in zip(plan.footprint.skycells, given, strict=True)
+            for skycell, pixels in zip(plan.skycells, given, strict=True)
         ]
     )
 

@@ -170,5 +170,5 @@ def on_template(plan, rows):
     region, owner = plan.region, plan.footprint.owner
     inside = (column >= region.x0) & (column < region.x1) & (row >= region.y0) & (row < region.y1)
     owned = owner[np.where(inside, row - region.y0, 0), np.where(inside, column - region.x0, 0)]
-    names = np.array([skycell.name for skycell in plan.footprint.skycells])
+    names = np.array([skycell.name for skycell in plan.skycells])
     return table[inside & (names[owned] == table["SKYCELL"].to_numpy()) & (owned >= 0)].reset_index(drop=True)

@@ -109,7 +109,7 @@ class MapFFI(_OnFFI):
         made = {"list": paths.skycells_list(root, plan.ccd, plan.label)}
         made["pixels"] = paths.master_map(root, plan.ccd, plan.label)
         if syndiff().pixel_maps:
-            for skycell in plan.footprint.skycells:
+            for skycell in plan.skycells:
                 made[skycell.name] = paths.pixel_map(root, plan.ccd, plan.label, skycell.name)
         made_by = (self.overwrite, self.task_family)
         return {name: WholeTarget(path, plan.settings(), None, *made_by) for name, path in made.items()}
@@ -236,7 +236,7 @@ class Convolve(_Blurring):
             stages.demand_space(syndiff(), self.recipe(), blur.skycells(plan), downloads_at_once())
             return {name: self._combining(name) for name in blur.skycells(plan)}
         groups = self.groups()
-        added = (skycell for skycell in plan.footprint.skycells if not groups[skycell.name].exists())
+        added = (skycell for skycell in plan.skycells if not groups[skycell.name].exists())
         return {name: self._combining(name) for skycell in added for name in blur.made_of(plan, skycell)}
 
     def _combining(self, name):
@@ -247,7 +247,7 @@ class Convolve(_Blurring):
         """Return the target of each blurred skycell, by name."""
         plan, blur, shaped_by, root = self.plan(), self.blur(), self.shaped_by(), syndiff().data_root
         # What holds for one skycell holds for all: asking a thousand tasks for their output would take 20 s.
-        recipe, again = self.recipe(), self._combining(plan.footprint.skycells[0].name).again()
+        recipe, again = self.recipe(), self._combining(plan.skycells[0].name).again()
         combined = {name: _combined(root, name, recipe, again) for name in blur.skycells(plan)}
         return {
             skycell.name: WholeTarget(
@@ -257,7 +257,7 @@ class Convolve(_Blurring):
                 self.overwrite,
                 self.task_family,
             )
-            for skycell in plan.footprint.skycells
+            for skycell in plan.skycells
         }
 
     def output(self):
@@ -276,7 +276,7 @@ class Convolve(_Blurring):
         """Blur each skycell that is not there yet, and sum up."""
         plan, combined, groups, blur = self.plan(), self.input(), self.groups(), self.blur()
         progress = self.progress(len(groups), "skycell")
-        for skycell in plan.footprint.skycells:
+        for skycell in plan.skycells:
             if not groups[skycell.name].exists():
                 with groups[skycell.name].writing() as draft:
                     blurred = stages.convolve(self.reference(), skycell, combined, blur, self.ignore_mask_bits)

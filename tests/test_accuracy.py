@@ -429,7 +429,8 @@ def test_the_template_is_the_same_to_the_bit_whatever_the_order_of_skycells_and_
     alone = [stages.integrate(plan, frame_, groups, [offset], 1, quiet())[0] for offset in OFFSETS]
     found = plan.footprint
     last = len(found.skycells) - 1
-    turned = plan._replace(footprint=found._replace(owner=last - found.owner, skycells=found.skycells[::-1]))
+    back = found._replace(owner=last - found.owner, skycells=found.skycells[::-1])
+    turned = plan._replace(skycells=back.skycells, lay=lambda: back)
     other = stages.integrate(turned, stages.frame(turned, 1), groups, OFFSETS, 1, quiet())
     for ways in zip(together, reverse, alone, other, strict=True):
         for planes in zip(*ways, strict=True):

@@ -144,6 +144,7 @@ def parse_name(text):
     return int(match[1]), int(match[2])
 
 
+@functools.lru_cache(maxsize=65536)  # shared by the thousands of FFIs of a sector, and asked for again and again
 def ring_skycell(projection, cell):
     """Skycell of the survey's tessellation, computed from the ring table.
 
