@@ -29,6 +29,9 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.further_ffis --pictures
+	$(BIN)/python -m benchmarks.scheduler
 
 bench-ccd: $(STAMP)
 	$(BIN)/python -m benchmarks.ccd
