@@ -29,7 +29,7 @@ SKYCELLS = 1000
 TASKS = 2 * SKYCELLS + 2
 CCDS = 16
 AT_A_TIME = 4
-# A skycell from the archive to its share of the template, as `python -m benchmarks` measures it: fetched and stored 4.5,
+# A skycell from the archive to its share of the template, as `python -m benchmarks` measures: fetched and stored 4.5,
 # combined 3.1, blurred and sampled 0.2, less what a quicker machine would save.
 CORE_SECONDS_PER_SKYCELL = 6.0
 # Tasks whose requests are timed at each moment of a sector.

@@ -7,6 +7,7 @@ the ring table alone.
 import json
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import luigi
 
@@ -55,6 +56,11 @@ class _Reporting(luigi.Task):
         return stages.Progress(
             total, unit, str(self), self.set_progress_percentage or _nowhere, self.set_status_message or _nowhere
         )
+
+    def link_to(self, page):
+        """Link a page of a product to the task in luigid's web view; `scripts/luigid` serves the data root there."""
+        place = Path(page).absolute().relative_to(Path(syndiff().data_root).absolute())
+        (self.set_tracking_url or _nowhere)(f"/products/{quote(place.as_posix())}")
 
 
 @_Reporting.event_handler(luigi.Event.FAILURE)
@@ -386,7 +392,7 @@ class Downsample(_Blurring):
                     draft._replace(begun=begun).took(f"integrate and write, {len(batch)} offsets")
         for offset, targets in made.items():
             stages.draw(plan, targets)
-            (self.set_tracking_url or _nowhere)(Path(targets[-1].path).resolve().as_uri())
+            self.link_to(targets[-1].path)
             progress.step(f"dx {offset[0]:+} dy {offset[1]:+} drawn")
         if isinstance(self.multi_offset_array, Auto):
             names = {offset: Path(template.path).name for offset, (template, *_) in made.items()}
@@ -579,7 +585,7 @@ class Sector(_Wanted):
             sectors.report(plans).to_csv(draft.path, index=False)
         with page.writing() as draft:
             sectors.write_page(draft.path, self.sector, plans)
-        (self.set_tracking_url or _nowhere)(Path(page.path).resolve().as_uri())
+        self.link_to(page.path)
 
 
 def _is_made(task):

@@ -45,6 +45,7 @@ class Convolve(luigi.Task):
         return luigi.LocalTarget(self.ffi)
 
     def run(self):
+        self.set_tracking_url("/products/sector_0020/page.html")
         if self.ffi == "without_stars":
             raise ValueError("without_stars: nothing to blur")
         with self.output().open("w") as stream:
@@ -178,6 +179,16 @@ def test_metrics_count_the_tasks_by_name(ran):
     counted = dict(line.rsplit(" ", 1) for line in ran[1].splitlines() if not line.startswith("#"))
     assert float(counted['luigi_task_done_total{family="CombineBands"}']) == 3
     assert float(counted['luigi_task_disabled_total{family="Convolve"}']) == 1
+
+
+def test_the_page_of_a_product_is_a_click_away_and_nothing_outside_of_the_products_is_served(ran, restarted):
+    page = ran[0] / "data" / "sector_0020" / "page.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("<p>a template")
+    (task,) = [task for task in answer(restarted, "task_list", search="s0020_3_3").values()]
+    assert requests.get(f"{restarted}{task['tracking_url']}", timeout=60).text == "<p>a template"
+    for outside in ("/products/../luigi.cfg", "/products/%2e%2e/luigi.cfg", "/products//etc/passwd"):
+        assert not requests.get(f"{restarted}{outside}", timeout=60).ok
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "", "::"])
