@@ -16,6 +16,8 @@ from urllib.parse import quote
 import pytest
 import requests
 
+from syndiff_tasks.tasks import Downsample
+
 LUIGID = Path(__file__).parents[1] / "scripts" / "luigid"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -189,6 +191,16 @@ def test_the_page_of_a_product_is_a_click_away_and_nothing_outside_of_the_produc
     assert requests.get(f"{restarted}{task['tracking_url']}", timeout=60).text == "<p>a template"
     for outside in ("/products/../luigi.cfg", "/products/%2e%2e/luigi.cfg", "/products//etc/passwd"):
         assert not requests.get(f"{restarted}{outside}", timeout=60).ok
+
+
+def test_a_task_links_its_page_by_the_place_under_the_data_root(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    links = []
+    task = Downsample(ffi="tess.fits")
+    task.set_tracking_url = links.append
+    task.link_to("data/sector_0020/dx+0.0.html")
+    task.link_to(tmp_path / "data" / "page.html")
+    assert links == ["/products/sector_0020/dx%2B0.0.html", "/products/page.html"]
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "", "::"])
