@@ -16,7 +16,7 @@ from urllib.parse import quote
 import pytest
 import requests
 
-from syndiff_tasks.tasks import Downsample
+from syndiff_tasks.tasks import MapFFI
 
 LUIGID = Path(__file__).parents[1] / "scripts" / "luigid"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -196,7 +196,7 @@ def test_the_page_of_a_product_is_a_click_away_and_nothing_outside_of_the_produc
 def test_a_task_links_its_page_by_the_place_under_the_data_root(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     links = []
-    task = Downsample(ffi="tess.fits")
+    task = MapFFI(ffi="tess.fits")
     task.set_tracking_url = links.append
     task.link_to("data/sector_0020/dx+0.0.html")
     task.link_to(tmp_path / "data" / "page.html")
