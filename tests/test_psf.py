@@ -1,10 +1,10 @@
 """The blur, against double precision at native resolution."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
+import real_data
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import fft
 from scipy.interpolate import NdBSpline
@@ -275,12 +275,7 @@ def test_a_prf_that_cannot_be_resampled_is_refused():
 
 
 def test_no_real_prf_is_touched_by_resampling_but_for_its_plane():
-    folder = Path("/work/shared/data/tess_prf")
-    if not folder.is_dir():
-        pytest.skip("no real PRFs here")
-    fits = pytest.importorskip("astropy.io.fits")
-    for path in sorted(folder.glob("*.fits")):
-        prf = fits.getdata(path).astype(float)
+    for prf in real_data.prfs():
         kernel = resample_prf(prf, np.eye(2) / 36, bin=4)  # a sample of the PRF is exactly a block
         assert_allclose(kernel, prf / prf.sum(), atol=1e-12)
 

@@ -4,10 +4,10 @@ TESS and PS1 are joined by an affine map made by hand: turned, sheared, 82 nativ
 """
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
+import real_data
 from affine_frame import sampled
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.interpolate import RectBivariateSpline
@@ -374,12 +374,7 @@ def test_template_with_a_prf_is_what_each_pixel_receives_of_the_star():
 
 
 def test_template_with_a_real_prf_is_the_prf_at_the_pixel_centres():
-    folder = Path("/work/shared/data/tess_prf")
-    if not folder.is_dir():
-        pytest.skip("no real PRFs here")
-    fits = pytest.importorskip("astropy.io.fits")
-    for path in sorted(folder.glob("*.fits")):
-        prf = fits.getdata(path).astype(float)
+    for prf in real_data.prfs():
         star = (480.4, 521.7)
         x, y = grid_of(3)
         frame, found = prf_template(prf, star)
