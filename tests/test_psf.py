@@ -346,16 +346,3 @@ def test_a_neighbour_out_of_reach_changes_nothing():
     for far in (shift(4000, 0), [[0.9, 0.1, 4000], [-0.1, 0.9, 0], [0, 0, 1]]):
         for a, b in zip(widen(own, 40, [(own, np.array(far))])[:-1], alone[:-1], strict=True):
             assert_array_equal(a, b)
-
-
-def test_the_kernels_do_the_same_without_numba():
-    rng = np.random.default_rng(0)
-    flags = rng.integers(0, 256, (17, 9), dtype=np.uint8)
-    assert_array_equal(psf._or_rows(flags, 2, 3, 9), getattr(psf._or_rows, "py_func", psf._or_rows)(flags, 2, 3, 9))
-    planes = tuple(rng.random((4, 12, 14)).astype(np.float32))
-    matrix = np.array([[0.9, 0.2, -1], [-0.2, 0.9, 3], [1e-4, 0, 1]])
-    compiled, plain = np.zeros((2, 4, 15, 16), np.float32)
-    psf._deposit(planes, matrix, compiled)
-    getattr(psf._deposit, "py_func", psf._deposit)(planes, matrix, plain)
-    assert_allclose(compiled, plain, rtol=1e-5)
-    assert compiled.sum() > 100
