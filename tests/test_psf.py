@@ -95,6 +95,28 @@ def test_error_grows_with_the_distance_of_samples_and_the_chosen_one_is_small_en
     assert errors[1] < errors[3] < errors[5] < errors[8]
 
 
+def test_a_kernel_cut_at_the_reach_chosen_lacks_less_than_1e_6_and_one_cut_closer_more(monkeypatch):
+    taps = {}
+    for reach in (4.0, psf.KERNEL_REACH, 9.0):
+        monkeypatch.setattr(psf, "KERNEL_REACH", reach)
+        taps[reach] = psf._taps(10.0, 3)
+    whole = taps.pop(9.0)
+    lacking = [np.abs(whole - np.pad(cut, (len(whole) - len(cut)) // 2)).sum() for cut in taps.values()]
+    assert lacking[1] < 1e-6 < 1e-5 < lacking[0]
+
+
+@pytest.mark.parametrize(("blocks_per_sigma", "least", "most"), [(psf.LEAST_BLOCKS_PER_SIGMA, 0, 1e-3), (1.5, 2e-3, 1)])
+def test_the_narrowest_blur_allowed_is_right_to_1e_3_of_the_peak_and_a_narrower_one_is_not(
+    blocks_per_sigma, least, most, monkeypatch
+):
+    monkeypatch.setattr(psf, "LEAST_BLOCKS_PER_SIGMA", blocks_per_sigma)
+    image = star_image((160, 160), 80.2, 71.7)
+    blurred = gaussian_blur(blocks_of(image, 4), 4 * blocks_per_sigma, ignore=0)
+    x, y = inner(image.shape, 40, step=1)
+    truth = gaussian_filter(image, 4 * blocks_per_sigma, mode="constant", truncate=7)[y, x]
+    assert least < np.abs(read(blurred.flux, blurred.grid, x, y) - truth).max() / truth.max() < most
+
+
 def test_a_skycell_of_full_size_is_stored_in_some_530_samples_a_side():
     assert psf._samples(1580, psf._samples_apart(40 / 4)) == 530
 
