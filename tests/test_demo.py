@@ -227,7 +227,7 @@ def test_the_empty_sky_comes_back_as_zero_exactly():
 def test_a_star_lies_where_its_files_own_header_says_with_its_flux(files):
     cell, _, paths = files
     stars = stars_at(cell, [123.4, 500.0], [345.6, 100.25], [15.0, 16.0])
-    signal, wide = archive.render_signal(cell, stars, ["r", "y"], archive.Rendering().star)
+    signal, wide = (archive.render_signal(cell, stars, band, archive.Rendering()) for band in "ry")
     header = fits.getheader(paths[0], 1)
     for i, j in ((1, 1), (1, 2), (2, 1), (2, 2)):
         header[f"PC{i}_{j}"] = header.pop(f"PC00{i}00{j}")
@@ -247,7 +247,7 @@ def test_a_galaxy_is_drawn_along_its_position_angle():
     wcs = rings.wcs(cell)
     ra, dec = wcs.wcs_pix2world([200.0], [200.0], 0)
     table = sky.source_table(ra, dec, [15.0], [5000.0], ([4.0], [0.5], [30.0]))
-    (image,) = archive.render_signal(cell, table, ["i"], archive.Rendering().star)
+    image = archive.render_signal(cell, table, "i", archive.Rendering())
     rows, columns = np.indices(image.shape) - 200.0
     second = np.array([[(image * a * b).sum(dtype=float) for a in (columns, rows)] for b in (columns, rows)])
     _, axes = np.linalg.eigh(second)
