@@ -74,8 +74,7 @@ def _status(asked):
     sys.stdout.write(f"process.\nCombined skycells of the recipe {recipe or '(none yet)'}\n")
     failed = status.sentences(rows)
     if failed:
-        more = [f"and {len(failed) - status.SENTENCES} more of that kind"] if len(failed) > status.SENTENCES else []
-        shown = "\n".join([*failed[: status.SENTENCES], *more])
+        shown = "\n".join(status.shortened(failed))
         sys.stdout.write(f"\nWhat failed (one sentence of those that differ in numbers only):\n{shown}\n")
     return 0
 

@@ -141,7 +141,7 @@ class Detectors(luigi.Parameter):
         return ",".join(map(str, numbers))
 
 
-class Number(luigi.FloatParameter):
+class Number(luigi.Parameter):
     """A finite number within limits.
 
     Parameters
@@ -154,6 +154,8 @@ class Number(luigi.FloatParameter):
         As `luigi.Parameter` takes them.
     """
 
+    kind, called = float, "a number"
+
     def __init__(self, name, low, high, **keywords):
         super().__init__(**keywords)
         self.name, self.low, self.high = name, low, high
@@ -164,46 +166,18 @@ class Number(luigi.FloatParameter):
         Raises
         ------
         ValueError
-            If the text is no number, or one outside the limits.
+            If the text is no such number, or one outside the limits.
         """
-        value = _number(self.name, text)
+        value = _number(self.name, text, self.kind, self.called)
         if not self.low <= value <= self.high:
             raise ValueError(f"{self.name}: {text} is not within {self.low:g} to {self.high:g}")
         return value
 
 
-class Whole(luigi.IntParameter):
-    """A whole number within limits.
+class Whole(Number):
+    """A whole number within limits, declared as a `Number` is."""
 
-    Parameters
-    ----------
-    name : str
-        What error messages call it.
-    low, high : int
-        The limits, both allowed.
-    **keywords
-        As `luigi.Parameter` takes them.
-    """
-
-    def __init__(self, name, low, high, **keywords):
-        super().__init__(**keywords)
-        self.name, self.low, self.high = name, low, high
-
-    def parse(self, text):
-        """Return the number.
-
-        Raises
-        ------
-        ValueError
-            If the text is no whole number, or one outside the limits.
-        """
-        try:
-            value = int(text)
-        except ValueError as error:
-            raise ValueError(f"{self.name}: {text!r} is not a whole number") from error
-        if not self.low <= value <= self.high:
-            raise ValueError(f"{self.name}: {value} is not within {self.low} to {self.high}")
-        return value
+    kind, called = int, "a whole number"
 
 
 class Choice(luigi.ChoiceParameter):
@@ -264,11 +238,11 @@ class Switch(luigi.BoolParameter):
             raise ValueError(f"{self.name}: {text!r} is neither true nor false") from error
 
 
-def _number(name, text):
+def _number(name, text, kind=float, called="a number"):
     try:
-        return float(text)
+        return kind(text)
     except ValueError as error:
-        raise ValueError(f"{name}: {text!r} is not a number") from error
+        raise ValueError(f"{name}: {text!r} is not {called}") from error
 
 
 class syndiff(luigi.Config):  # noqa: N801 - Luigi makes the section's name of the class's

@@ -8,6 +8,8 @@ import signal
 import sys
 import tempfile
 
+from .status import shortened
+
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -38,7 +40,6 @@ class DiesWithWorker:
 # Opened before the tasks are forked: what they write into it, the process that was started by hand can read.
 _WORDS = tempfile.TemporaryFile("a+", encoding="utf-8")
 _STARTED_BY_HAND = os.getpid()
-_SHOWN = 10
 
 
 def last_words(task, error):
@@ -100,9 +101,7 @@ def _say_last_words():
     with _WORDS:
         _WORDS.seek(0)
         # Of what several met with, the first one is named, the others need its product; a task rather than Luigi.
-        for line in sorted(_WORDS, key=lambda line: line.startswith("luigi: ")):
+        for line in sorted(_WORDS.read().splitlines(), key=lambda line: line.startswith("luigi: ")):
             words.setdefault(line.partition(": ")[2], line)
-    words = list(words.values())
     if words:
-        more = [f"and {len(words) - _SHOWN} more of that kind\n"] if len(words) > _SHOWN else []
-        sys.stderr.writelines(["\nWhat went wrong:\n", *words[:_SHOWN], *more])
+        sys.stderr.write("\n".join(["\nWhat went wrong:", *shortened(list(words.values())), ""]))

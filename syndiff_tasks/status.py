@@ -7,6 +7,7 @@ manifest lies beside it. What failed has left a record beside its place.
 import contextlib
 import csv
 import json
+import operator
 import os
 import re
 import socket
@@ -24,7 +25,6 @@ MEASURED = 3
 
 # A temporary of another host, whose processes cannot be seen, is taken for alive when touched within so many seconds.
 SECONDS_ALIVE = 3600.0
-
 
 # So many sentences are shown of what failed.
 SENTENCES = 10
@@ -79,6 +79,9 @@ class _Folder(NamedTuple):
         running = (names & self.running) - done
         failed = (names & self.failed) - done - running
         return _Folder(done, running, (names & self.died) - done - running - failed, failed)
+
+
+_NOTHING = _Folder(frozenset(), frozenset(), frozenset(), frozenset())
 
 
 def survey(root, recipe, sector=None):
@@ -205,13 +208,12 @@ def _skycells(names, place, look):
     projections = {}
     for name in names:
         projections.setdefault(name.rpartition(".")[0], set()).add(name)
-    found, failures = _Folder(set(), set(), set(), set()), set()
+    found, failures = _NOTHING, set()
     for here in projections.values():
         folder = place(next(iter(here))).parent
         those = look(folder).among(here)
         failures |= {failure_path(folder / name) for name in those.failed}
-        for names_found, more in zip(found, those, strict=True):
-            names_found |= more
+        found = _Folder(*map(operator.or_, found, those))
     done = sorted(found.done)
     measured = [_size(place(name)) for name in done[:: max(1, len(done) // MEASURED)][:MEASURED]]
     size = round(sum(measured) / len(measured) * len(done)) if measured else 0
@@ -320,6 +322,21 @@ def alike(said, sentence=str):
     for one in said:
         groups.setdefault(re.sub(r"\d+", "#", sentence(one)), []).append(one)
     return sorted(groups.values(), key=len, reverse=True)
+
+
+def shortened(lines):
+    """Return the first `SENTENCES` lines, and one that counts the others.
+
+    Parameters
+    ----------
+    lines : list of str
+
+    Returns
+    -------
+    lines : list of str
+    """
+    more = len(lines) - SENTENCES
+    return [*lines[:SENTENCES], *([f"and {more} more of that kind"] if more > 0 else [])]
 
 
 def _readable(size):

@@ -138,6 +138,8 @@ class WholeTarget(luigi.Target):
         ------
         ProductNotWritten
             If the folder cannot be written, or its disk is full.
+        ProductNotRead
+            If something that the product is made of cannot be read.
         """
         final = Path(self.path)
         _demand_writable(final.parent)
@@ -149,14 +151,11 @@ class WholeTarget(luigi.Target):
             self._publish(temporary, final, draft.notes)
             failure_path(final).unlink(missing_ok=True)
         except PermissionError as error:
-            raise _not_written(error, error.filename) from error
+            raise _refused(error, error.filename or final) from error
         except OSError as error:
             if not _is_full(error):
                 raise
-            raise ProductNotWritten(
-                f"{final}: the disk is full; free some space, or give a --syndiff-data-root on another disk, and run "
-                "again: what is finished stays"
-            ) from error
+            raise _refused(error, final) from error
         finally:
             _remove(temporary)
 
@@ -394,16 +393,18 @@ def _demand_writable(folder):
             read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
             raise OSError(errno.EROFS if read_only else errno.EACCES, "it may not be written", str(folder))
     except OSError as error:
-        raise _not_written(error, error.filename or folder) from error
+        raise _refused(error, error.filename or folder) from error
 
 
-def _not_written(error, place):
-    reason, cure = error.strerror, "mend its permissions"
+def _refused(error, place):
+    """Return the error that names what may not be written, or read while a product is made of it, and the cure."""
+    elsewhere = "or give another folder with --syndiff-data-root"
     if _is_full(error):
-        reason, cure = "the disk is full", "free some space"
-    return ProductNotWritten(
-        f"{place}: cannot be written ({reason}); {cure}, or give another folder with --syndiff-data-root"
-    )
+        told = f"{place}: the disk is full; free some space, {elsewhere}, and run again: what is finished stays"
+        return ProductNotWritten(told)
+    unreadable = os.path.exists(place) and not os.access(place, os.R_OK)
+    kind, done = (ProductNotRead, "read") if unreadable else (ProductNotWritten, "written")
+    return kind(f"{place}: cannot be {done} ({error.strerror}); mend its permissions, {elsewhere}")
 
 
 def _is_full(error):

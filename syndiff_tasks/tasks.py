@@ -63,19 +63,18 @@ class _Reporting(luigi.Task):
         (self.set_tracking_url or _nowhere)(f"/products/{quote(place.as_posix())}")
 
 
-@_Reporting.event_handler(luigi.Event.FAILURE)
 @_Reporting.event_handler(luigi.Event.BROKEN_TASK)
-@_Reporting.event_handler(luigi.Event.PROCESS_FAILURE)
-@_Reporting.event_handler(luigi.Event.TIMEOUT)
 def _remember(task, error):
+    """Have it said last of all what a task failed of."""
     process.last_words(task.task_family, error)
 
 
 @_Reporting.event_handler(luigi.Event.FAILURE)
 @_Reporting.event_handler(luigi.Event.PROCESS_FAILURE)
 @_Reporting.event_handler(luigi.Event.TIMEOUT)
-def _leave_word(task, error):
-    """Tell `syndiff_tasks status` of it, beside the first product that is still missing."""
+def _remember_for_status(task, error):
+    """Tell `syndiff_tasks status` too, beside the first product that is still missing."""
+    _remember(task, error)
     products = [product.path for product in luigi.task.flatten(task.output())]
     missing = [path for path in products if not manifest_path(path).exists()]
     remember_failure((missing or products)[0], task.task_family, process.sentence(error))
@@ -411,7 +410,7 @@ class _OfCCD(_Reporting):
 
     def which(self):
         """Return the CCD."""
-        return sectors.CCD(self.sector, self.camera, self.ccd)
+        return paths.CCD(self.sector, self.camera, self.ccd)
 
     def ffis(self):
         """Return the paths of the FFIs of the CCD."""
@@ -517,7 +516,7 @@ class Sector(_Wanted):
     def found(self):
         """Return the paths of the FFIs of each CCD that is asked for; none where the folder has none."""
         there = sectors.find(self.ffi_dir, self.sector)
-        asked = [sectors.CCD(self.sector, camera, ccd) for camera in self.cameras for ccd in self.ccds]
+        asked = [paths.CCD(self.sector, camera, ccd) for camera in self.cameras for ccd in self.ccds]
         return {ccd: there.get(ccd, ()) for ccd in asked}
 
     def requires(self):

@@ -11,7 +11,7 @@ from astropy.io import fits
 
 from syndiff_tasks import stages
 from syndiff_tasks.demo import archive, frame, sky, truth
-from syndiff_tasks.geometry import ffi, mapping, rings
+from syndiff_tasks.geometry import ffi, rings
 from syndiff_tasks.pixels import bands, blocks
 from syndiff_tasks.targets import WholeTarget
 
@@ -54,6 +54,11 @@ def sources_at(tansip, x, y, magnitude):
     return sky.source_table(ra, dec, np.broadcast_to(magnitude, ra.shape), np.full(len(ra), 5000.0))
 
 
+def native_places(tansip, skycell, x, y):
+    """Native px of a skycell at 0-based FFI positions, by astropy."""
+    return rings.wcs(skycell).all_world2pix(*truth.astropy_wcs(tansip).all_pix2world(x, y, 0), 0)
+
+
 def pieces(plan, blur):
     """The pieces of all skycells that a plan's blurred ones are made of, clipped to their frames."""
     own = [skycell.name for skycell in plan.footprint.skycells]
@@ -63,7 +68,7 @@ def pieces(plan, blur):
         # A neighbour gives light to pixels that it does not own.
         seen = plan.footprint.owner == own.index(name) if names == own else plan.footprint.owner >= 0
         row, column = np.nonzero(seen)
-        px, py = mapping.tess_to_ps1(plan.tansip, skycell, column + plan.region.x0, row + plan.region.y0)
+        px, py = native_places(plan.tansip, skycell, column + plan.region.x0, row + plan.region.y0)
         x0, x1 = clipped(px, skycell.nx)
         y0, y1 = clipped(py, skycell.ny)
         yield Piece(skycell, x0, y0, x1, y1)

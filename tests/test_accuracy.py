@@ -8,7 +8,18 @@ import pandas as pd
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
-from made_up_chain import RECIPE, SIGMA, blurred, pieces, quiet, sources_at, stars_on, templates, write_ffi
+from made_up_chain import (
+    RECIPE,
+    SIGMA,
+    blurred,
+    native_places,
+    pieces,
+    quiet,
+    sources_at,
+    stars_on,
+    templates,
+    write_ffi,
+)
 from numpy.testing import assert_allclose
 from scipy.special import ndtr
 from test_ffi import tess_wcs
@@ -16,7 +27,7 @@ from test_ffi import tess_wcs
 from syndiff_tasks import stages
 from syndiff_tasks.demo import archive, frame, sky, truth
 from syndiff_tasks.demo.gaussians import gaussian_star
-from syndiff_tasks.geometry import footprint, mapping, rings
+from syndiff_tasks.geometry import footprint, rings
 from syndiff_tasks.io.archive import Politeness
 from syndiff_tasks.pixels.mask import DQ
 from syndiff_tasks.targets import WholeTarget
@@ -231,7 +242,7 @@ def holes_under(plan, places):
     found = {}
     for (x, y), (width, height) in places.items():
         skycell = plan.footprint.skycells[plan.footprint.owner[y - plan.region.y0, x - plan.region.x0]]
-        px, py = (round(float(value)) for value in mapping.tess_to_ps1(plan.tansip, skycell, x, y))
+        px, py = (round(float(value)) for value in native_places(plan.tansip, skycell, x, y))
         found.setdefault(skycell.name, []).append((px, py, px + width, py + height))
     return found
 
@@ -245,7 +256,7 @@ def true_coverage(plan, holes, offset):
         v, u = (grid.ravel() / 2 for grid in np.meshgrid(node, node, indexing="ij"))
         x = column[:, None] + plan.region.x0 + u - offset[0]
         y = row[:, None] + plan.region.y0 + v - offset[1]
-        px, py = rings.wcs(skycell).all_world2pix(*truth.astropy_wcs(plan.tansip).all_pix2world(x, y, 0), 0)
+        px, py = native_places(plan.tansip, skycell, x, y)
         for x0, y0, x1, y1 in holes.get(skycell.name, []):
             across, along = (
                 ndtr((high - 0.5 - place) / SIGMA) - ndtr((low - 0.5 - place) / SIGMA)
@@ -335,7 +346,7 @@ class FullFrame(NamedTuple):
 def cut(name, x, y, size=1300):
     """A skycell cut to a square about an FFI position."""
     whole = SURVEY.skycell(name)
-    px, py = (round(float(value)) - size // 2 for value in mapping.tess_to_ps1(frame.TANSIP, whole, x, y))
+    px, py = (round(float(value)) - size // 2 for value in native_places(frame.TANSIP, whole, x, y))
     return whole._replace(nx=size, ny=size, crpix1=whole.crpix1 - px, crpix2=whole.crpix2 - py)
 
 
@@ -444,7 +455,7 @@ def test_pieces_hold_all_the_light_that_whole_skycells_would_give(junction):
         row, column = np.nonzero(junction.plan.footprint.owner == index)
         x, y = column + junction.plan.region.x0, row + junction.plan.region.y0
         edges = np.stack([x + u for u in (-0.8, 0.8)] * 2), np.stack([y + v for v in (-0.8, -0.8, 0.8, 0.8)])
-        px, py = mapping.tess_to_ps1(junction.plan.tansip, piece.skycell, *edges)
+        px, py = native_places(junction.plan.tansip, piece.skycell, *edges)
         for place, low, high, end in (
             (px, piece.x0, piece.x1, piece.skycell.nx),
             (py, piece.y0, piece.y1, piece.skycell.ny),

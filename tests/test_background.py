@@ -1,7 +1,3 @@
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import sep
@@ -204,11 +200,3 @@ def test_images_smaller_than_a_mesh_are_images_too(shape):
 def test_an_unknown_way_is_refused_with_the_ways_there_are():
     with pytest.raises(ValueError, match=r"'sep'.*segment, mesh, none"):
         remove_background(np.zeros((2, 2)), np.zeros((2, 2)), np.zeros((2, 2), np.uint16), "sep")
-
-
-def test_the_kernels_are_right_without_the_compiler():
-    chosen = "exactly_the_pixels_that_sep_finds and 20 or exactly_zero"
-    command = [sys.executable, "-m", "pytest", "-q", "-k", chosen, "-p", "no:cacheprovider", __file__]
-    interpreted = os.environ | {"NUMBA_DISABLE_JIT": "1"}
-    done = subprocess.run(command, env=interpreted, capture_output=True, text=True, check=False)
-    assert "2 passed" in done.stdout, done.stdout + done.stderr

@@ -1,7 +1,4 @@
 import math
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -300,11 +297,3 @@ def test_pixels_of_another_type_are_refused():
     bands["r"] = bands["r"]._replace(image=bands["r"].image.astype(np.int32))
     with pytest.raises(ValueError, match="int32"):
         combine(bands, WEIGHTS)
-
-
-def test_the_kernels_are_right_without_the_compiler():
-    chosen = "double_precision_one or float32_files"
-    command = [sys.executable, "-m", "pytest", "-q", "-k", chosen, "-p", "no:cacheprovider", __file__]
-    interpreted = os.environ | {"NUMBA_DISABLE_JIT": "1"}
-    done = subprocess.run(command, env=interpreted, capture_output=True, text=True, check=False)
-    assert "2 passed" in done.stdout, done.stdout + done.stderr

@@ -1,7 +1,3 @@
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -236,11 +232,3 @@ def test_a_product_with_noise_everywhere_is_at_most_8_mb():
             plane = rounded(plane, MANTISSA_BITS[name])
         size += sum(len(codec.encode(np.ascontiguousarray(plane[i : i + 256]))) for i in range(0, len(plane), 256))
     assert size <= 8e6
-
-
-def test_the_kernels_are_right_without_the_compiler():
-    chosen = "brute_force and (corner0 or corner2)"
-    command = [sys.executable, "-m", "pytest", "-q", "-k", chosen, "-p", "no:cacheprovider", __file__]
-    interpreted = os.environ | {"NUMBA_DISABLE_JIT": "1"}
-    done = subprocess.run(command, env=interpreted, capture_output=True, text=True, check=False)
-    assert "10 passed" in done.stdout, done.stdout + done.stderr

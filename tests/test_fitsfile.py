@@ -2,11 +2,11 @@ import gzip
 import os
 import re
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import real_data
 from astropy.io import fits
 from astropy.table import Table
 from astropy.utils.exceptions import AstropyUserWarning
@@ -91,9 +91,7 @@ def test_stored_integers_with_their_scaling_are_what_astropy_makes_of_the_file(s
 
 
 def test_the_real_cutout_decodes_as_by_astropy():
-    path = Path("/work/shared/data/realform_demo.stk.r.unconv.fits")
-    if not path.exists():
-        pytest.skip("the shared data are not here")
+    path = real_data.present("realform_demo.stk.r.unconv.fits")
     stored, keywords = fitsfile.read_stack(path)
     with fits.open(path, do_not_scale_image_data=True) as hdus:
         assert_array_equal(stored, hdus[1].data)

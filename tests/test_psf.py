@@ -1,10 +1,10 @@
 """The blur, against double precision at native resolution."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
+import real_data
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import fft
 from scipy.interpolate import NdBSpline
@@ -93,6 +93,28 @@ def test_error_grows_with_the_distance_of_samples_and_the_chosen_one_is_small_en
         errors[every] = np.abs(read(blurred.flux, blurred.grid, x, y) - truth).max() / truth.max()
     assert errors[1] < 3e-5 and errors[3] < 1e-4
     assert errors[1] < errors[3] < errors[5] < errors[8]
+
+
+def test_a_kernel_cut_at_the_reach_chosen_lacks_less_than_1e_6_and_one_cut_closer_more(monkeypatch):
+    taps = {}
+    for reach in (4.0, psf.KERNEL_REACH, 9.0):
+        monkeypatch.setattr(psf, "KERNEL_REACH", reach)
+        taps[reach] = psf._taps(10.0, 3)
+    whole = taps.pop(9.0)
+    lacking = [np.abs(whole - np.pad(cut, (len(whole) - len(cut)) // 2)).sum() for cut in taps.values()]
+    assert lacking[1] < 1e-6 < 1e-5 < lacking[0]
+
+
+@pytest.mark.parametrize(("blocks_per_sigma", "least", "most"), [(psf.LEAST_BLOCKS_PER_SIGMA, 0, 1e-3), (1.5, 2e-3, 1)])
+def test_the_narrowest_blur_allowed_is_right_to_1e_3_of_the_peak_and_a_narrower_one_is_not(
+    blocks_per_sigma, least, most, monkeypatch
+):
+    monkeypatch.setattr(psf, "LEAST_BLOCKS_PER_SIGMA", blocks_per_sigma)
+    image = star_image((160, 160), 80.2, 71.7)
+    blurred = gaussian_blur(blocks_of(image, 4), 4 * blocks_per_sigma, ignore=0)
+    x, y = inner(image.shape, 40, step=1)
+    truth = gaussian_filter(image, 4 * blocks_per_sigma, mode="constant", truncate=7)[y, x]
+    assert least < np.abs(read(blurred.flux, blurred.grid, x, y) - truth).max() / truth.max() < most
 
 
 def test_a_skycell_of_full_size_is_stored_in_some_530_samples_a_side():
@@ -275,12 +297,7 @@ def test_a_prf_that_cannot_be_resampled_is_refused():
 
 
 def test_no_real_prf_is_touched_by_resampling_but_for_its_plane():
-    folder = Path("/work/shared/data/tess_prf")
-    if not folder.is_dir():
-        pytest.skip("no real PRFs here")
-    fits = pytest.importorskip("astropy.io.fits")
-    for path in sorted(folder.glob("*.fits")):
-        prf = fits.getdata(path).astype(float)
+    for prf in real_data.prfs():
         kernel = resample_prf(prf, np.eye(2) / 36, bin=4)  # a sample of the PRF is exactly a block
         assert_allclose(kernel, prf / prf.sum(), atol=1e-12)
 
@@ -351,16 +368,3 @@ def test_a_neighbour_out_of_reach_changes_nothing():
     for far in (shift(4000, 0), [[0.9, 0.1, 4000], [-0.1, 0.9, 0], [0, 0, 1]]):
         for a, b in zip(widen(own, 40, [(own, np.array(far))])[:-1], alone[:-1], strict=True):
             assert_array_equal(a, b)
-
-
-def test_the_kernels_do_the_same_without_numba():
-    rng = np.random.default_rng(0)
-    flags = rng.integers(0, 256, (17, 9), dtype=np.uint8)
-    assert_array_equal(psf._or_rows(flags, 2, 3, 9), getattr(psf._or_rows, "py_func", psf._or_rows)(flags, 2, 3, 9))
-    planes = tuple(rng.random((4, 12, 14)).astype(np.float32))
-    matrix = np.array([[0.9, 0.2, -1], [-0.2, 0.9, 3], [1e-4, 0, 1]])
-    compiled, plain = np.zeros((2, 4, 15, 16), np.float32)
-    psf._deposit(planes, matrix, compiled)
-    getattr(psf._deposit, "py_func", psf._deposit)(planes, matrix, plain)
-    assert_allclose(compiled, plain, rtol=1e-5)
-    assert compiled.sum() > 100

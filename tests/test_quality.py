@@ -8,6 +8,7 @@ from made_up_chain import (
     SIGMA,
     blurred,
     blurred_planes,
+    native_places,
     plain,
     sources_at,
     stars_on,
@@ -44,7 +45,7 @@ def alone(tmp_path_factory):
 def native_place(plan, x, y):
     """Native pixel of the only skycell of a plan at FFI positions, by astropy."""
     (skycell,) = plan.footprint.skycells
-    return rings.wcs(skycell).all_world2pix(*truth.astropy_wcs(plan.tansip).all_pix2world(x, y, 0), 0)
+    return native_places(plan.tansip, skycell, x, y)
 
 
 def flaw(plan, piece):

@@ -4,9 +4,7 @@ The cut-outs are other people's data and no part of this repository: the tests a
 """
 
 import math
-import os
 import warnings
-from pathlib import Path
 from typing import NamedTuple
 
 import affine_frame
@@ -15,6 +13,7 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS, FITSFixedWarning
 from numpy.testing import assert_allclose, assert_array_equal
+from real_data import present
 from scipy.ndimage import gaussian_filter
 
 from syndiff_tasks import stages
@@ -23,7 +22,6 @@ from syndiff_tasks.io import fitsfile
 from syndiff_tasks.pixels import bands, blocks, psf, template
 from syndiff_tasks.pixels.mask import DQ
 
-DATA = Path(os.environ.get("SYNDIFF_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SKYCELL = "skycell.1329.005"
 WEIGHTS = {"r": 0.238, "i": 0.344, "z": 0.283, "y": 0.135}
 ON_DISK = "realform_demo.stk.r.unconv.fits"
@@ -34,12 +32,6 @@ SIGMA = 40.0
 
 def linear(band):
     return f"hostphot_SN2006bh_PS1_{band}.fits"
-
-
-def present(name):
-    if not (DATA / name).exists():
-        pytest.skip(f"the real pixels are not in {DATA}; SYNDIFF_REAL_DATA names another folder")
-    return DATA / name
 
 
 def read_band(name):

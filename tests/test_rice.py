@@ -1,7 +1,4 @@
 import io
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -91,15 +88,9 @@ def test_a_row_outside_the_buffer_is_an_error(start, length):
         decode_rows(np.zeros(100 + SLACK, dtype=np.uint8), [start], [length], 10)
 
 
-def test_without_the_compiler_the_same_pixels_come_out():
-    script = (
-        "import numpy as np, test_rice\n"
-        "rng = np.random.default_rng(1)\n"
-        "image = np.vstack([rng.normal(0, 10.0**n, (1, 70)) for n in range(5)] + [np.full((1, 70), 7)])\n"
-        "image[2, 40] = 32767\n"
-        "image = np.clip(image, -32768, 32767).astype(np.int16)\n"
-        "rows = test_rice.decode_rows(*test_rice.compressed(image), 70)\n"
-        "assert np.array_equal(rows, image)\n"
-    )
-    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": os.path.dirname(__file__)}
-    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, env=environment)
+def test_noise_of_any_width_and_a_flat_row_come_back():
+    rng = np.random.default_rng(1)
+    image = np.vstack([rng.normal(0, 10.0**n, (1, 70)) for n in range(5)] + [np.full((1, 70), 7)])
+    image[2, 40] = 32767
+    image = np.clip(image, -32768, 32767).astype(np.int16)
+    assert np.array_equal(decode_rows(*compressed(image), 70), image)

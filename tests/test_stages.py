@@ -11,7 +11,7 @@ from astropy.io import fits
 from astropy.time import Time
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up_chain import RECIPE, blurred, notes_of, quiet, sources_at, stars_on, templates, write_ffi
+from made_up_chain import RECIPE, blurred, notes_of, plain, quiet, sources_at, stars_on, templates, write_ffi
 from numpy.testing import assert_allclose
 from test_ffi import tess_wcs
 
@@ -21,6 +21,7 @@ from syndiff_tasks.demo import frame, sky
 from syndiff_tasks.geometry import ffi, mapping, rings
 from syndiff_tasks.io import store
 from syndiff_tasks.io.archive import ArchiveUnavailable, Politeness
+from syndiff_tasks.pixels import blocks, psf, template
 from syndiff_tasks.starlist import KEEP, Care
 from syndiff_tasks.targets import WholeTarget
 
@@ -341,6 +342,15 @@ def test_up_to_sigma_45_a_skycell_is_blurred_alone_and_beyond_with_its_neighbour
     at_border = stages.Blur("gauss", 60.0, None).skycells(plan)
     assert {name[8:12] for name in at_border} >= {"2611", "2612"}
     assert GAUSS.skycells(plan) == sorted(skycell.name for skycell in plan.footprint.skycells)
+
+
+@pytest.mark.parametrize(("sigmas", "told"), [(stages.SIGMAS, 4e-4), (stages.SIGMAS_WITH_OFFSET, 1.2e-2)])
+def test_light_of_a_star_further_off_than_is_followed_is_so_little_of_its_peak(sigmas, told):
+    flux = np.zeros((120, 240), np.float32)
+    flux[60, 60] = 1
+    blurred = psf.gaussian_blur(blocks.to_blocks(*plain(flux), 4, (0, 0)), 10, ignore=0)
+    peak, off = template.read(blurred, np.array([[60.0, 60 + sigmas * 10]]), np.full((1, 2), 60.0)).flux[0]
+    assert told / 2 < off / peak < told
 
 
 @pytest.mark.parametrize("sigma", [20.0, 40.0, 53.0, 100.0])

@@ -3,9 +3,10 @@ import math
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import roots_genlaguerre
 
 from syndiff_tasks.demo import sky
-from syndiff_tasks.demo.gaussians import Gaussians, deposit, gaussian_star, moffat_star
+from syndiff_tasks.demo.gaussians import Gaussians, Mixture, deposit, gaussian_star
 from syndiff_tasks.pixels import stars as bright_stars
 from syndiff_tasks.pixels.bands import Combined
 from syndiff_tasks.pixels.mask import PS1, REPAIRED
@@ -14,8 +15,27 @@ from syndiff_tasks.pixels.stars import Stars, build_psf, expected_counts, tess_m
 SHAPE = (300, 320)
 SATURATION = 3300.0  # counts/s: that of real PS1 stacks in r, 2,025,376 counts in 640 s
 SKY_NOISE = 0.16  # counts/s per pixel, as the weighted sum of r, i, z, y of facts.md §2
-GAUSSIAN, MOFFAT = gaussian_star(4.4), moffat_star(4.4)
 CENTRE = (160.3, 149.6)
+
+
+def moffat_star(fwhm, beta):
+    """Star image with the wings of a Moffat profile, as a sum of Gaussians.
+
+    (1 + r^2/a^2)^-beta is the integral of exp(-t r^2/a^2) over a gamma distribution in t; generalised Gauss-Laguerre
+    quadrature of that integral gives the Gaussians.
+    """
+    t, weight = roots_genlaguerre(8, beta - 2)
+    return Mixture(weight / weight.sum(), fwhm**2 / (4 * (2 ** (1 / beta) - 1)) / (2 * t))
+
+
+GAUSSIAN, MOFFAT = gaussian_star(4.4), moffat_star(4.4, beta=3)
+
+
+def test_the_moffat_star_of_these_tests_encloses_the_flux_of_a_moffat_profile():
+    radius = np.array([1.0, 2.2, 5.0, 10.0, 20.0])
+    mixed = (MOFFAT.fractions * (1 - np.exp(-(radius[:, None] ** 2) / (2 * MOFFAT.variances)))).sum(axis=1)
+    core_squared = 4.4**2 / (4 * (2 ** (1 / 3) - 1))
+    assert_allclose(mixed, 1 - (1 + radius**2 / core_squared) ** -2, atol=0.01)
 
 
 def field(seed=0):

@@ -1,3 +1,4 @@
+import errno
 import glob
 import json
 import os
@@ -10,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from syndiff_tasks import targets
-from syndiff_tasks.targets import SettingsDiffer, WholeTarget, sweep, temporary_path, verify
+from syndiff_tasks.targets import (
+    ProductNotRead,
+    ProductNotWritten,
+    SettingsDiffer,
+    WholeTarget,
+    sweep,
+    temporary_path,
+    verify,
+)
 
 
 def write_file(target, text):
@@ -161,3 +170,16 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_product_or_none(tmp_path):
             assert verify(tmp_path / "p", deep=True) == []
         sweep(tmp_path)
         assert set(names_in(tmp_path)) <= {"p"}
+
+
+@pytest.mark.parametrize(
+    ("readable", "kind", "told"), [(False, ProductNotRead, "cannot be read"), (True, ProductNotWritten, "be written")]
+)
+def test_an_input_that_may_not_be_read_is_not_called_unwritable(readable, kind, told, tmp_path, monkeypatch):
+    refused = tmp_path / "input"
+    refused.write_text("")
+    monkeypatch.setattr(os, "access", lambda path, mode: readable or mode != os.R_OK)
+    with pytest.raises(kind, match=f"{refused}: .*{told} .Permission denied.; mend its permissions"):
+        with WholeTarget(tmp_path / "product", {}).writing():
+            raise PermissionError(errno.EACCES, "Permission denied", str(refused))
+    assert names_in(tmp_path) == ["input"]

@@ -4,10 +4,10 @@ TESS and PS1 are joined by an affine map made by hand: turned, sheared, 82 nativ
 """
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
+import real_data
 from affine_frame import sampled
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.interpolate import RectBivariateSpline
@@ -98,6 +98,13 @@ def test_star_agrees_with_the_analytic_one(bin, sigma, worst):
         assert abs(flux.sum() / truth.sum() - 1) < worst
         for axis in (x, y):
             assert abs((flux * axis).sum() / flux.sum() - (truth * axis).sum() / truth.sum()) < 5e-4
+
+
+def test_a_star_is_integrated_over_small_pixels_too():
+    frame, star = affine(scale=20.5, size=200), (93.1, 108.4)
+    found = pixels(frame, gaussian_blur(blocks_of(star_image(200, star), 4), 10, ignore=0), 3).flux
+    truth = star_in_pixels(frame, star, math.hypot(10, STAR), *grid_of(3))
+    assert np.abs(found - truth).max() < 1e-3 * truth.max()
 
 
 def test_blocks_of_1_agree_with_blocks_of_4():
@@ -232,6 +239,29 @@ def test_the_chosen_points_integrate_stars_and_fewer_do_not(sigma):
     assert star_error(density, sigma, frame) < 2e-4 < 5 * star_error(density - 1, sigma, frame)
 
 
+@pytest.mark.parametrize("sigma", [28, 40])
+def test_points_beyond_a_pixel_make_the_sum_right_and_fewer_of_them_do_not(sigma, monkeypatch):
+    chosen, errors = rule(sigma, 82.0), {}
+    for beyond in (2, template.BEYOND):
+        monkeypatch.setattr(template, "BEYOND", beyond)
+        errors[beyond] = template._quadrature_error(chosen.density, chosen.sky)
+    assert errors[4] < template.QUADRATURE_ERROR < errors[2]
+    assert errors[2] > 6 * errors[4]
+
+
+@pytest.mark.parametrize(("blur", "oversampling", "most"), [(20, 1, 1e-3), (20, 4, 1e-3), (0, 1, 2e-3), (0, 4, 4e-3)])
+def test_a_pixels_size_of_three_digits_moves_the_variance_by_no_more_than_told(blur, oversampling, most, monkeypatch):
+    sigma = blur or 4 * math.sqrt(7 / 12)
+    scales = np.linspace(79.6, 84.3, 12) / oversampling
+    sums = {}
+    for digits in (template.SCALE_DIGITS, 9):
+        monkeypatch.setattr(template, "SCALE_DIGITS", digits)
+        weights = [template.weights(rule(sigma, scale), 0.0) for scale in scales]
+        assert_allclose([one.flux.sum(dtype=float) for one in weights], 1, atol=1e-6)
+        sums[digits] = np.array([one.variance.sum(dtype=float) ** 2 for one in weights])
+    assert 0 < np.abs(sums[3] / sums[9] - 1).max() < most
+
+
 def test_three_points_along_a_pixel_suffice_for_the_default_blur_more_are_taken_without_and_one_for_a_prf():
     assert rule(40, 82.0).density == 3
     assert 20 <= rule(4 * math.sqrt(7 / 12), 82.0).density <= 34
@@ -315,6 +345,19 @@ def test_variance_is_the_sum_of_squared_shares(scale, sigma, bin):
     assert abs(np.mean(found.variance / truth) - 1) < 0.01
 
 
+@pytest.mark.parametrize(("points", "least", "most"), [(template.LEAST_POINTS, 0, 0.015), (2, 0.15, 1)])
+def test_variance_of_the_fewest_points_is_right_beside_holes_and_of_fewer_it_is_not(points, least, most):
+    variance, blank = noisy_frame()
+    frame = affine(scale=20.5, size=200, shear=0)
+    blurred = gaussian_blur(blocks_of(np.where(blank, np.nan, 0), 4, variance), 10, ignore=0)
+    chosen = rule(10, 20.5)._replace(density=points, taps=points + 2 * template.BEYOND)
+    found = pixels(frame, blurred, 3, rule=chosen)
+    share = shares(frame, *grid_of(3), 200, 10) * ~blank
+    coverage = share.sum(axis=(1, 2)) / 20.5**2
+    truth = (share**2 * variance).sum(axis=(1, 2)) / coverage**2
+    assert least < np.abs(found.variance / truth - 1)[coverage > 0.1].max() < most
+
+
 def test_scatter_of_noise_is_what_variance_says_at_holes_and_borders_too():
     variance, blank = noisy_frame()
     frame = affine(scale=20.5, size=200, shear=0)
@@ -374,12 +417,7 @@ def test_template_with_a_prf_is_what_each_pixel_receives_of_the_star():
 
 
 def test_template_with_a_real_prf_is_the_prf_at_the_pixel_centres():
-    folder = Path("/work/shared/data/tess_prf")
-    if not folder.is_dir():
-        pytest.skip("no real PRFs here")
-    fits = pytest.importorskip("astropy.io.fits")
-    for path in sorted(folder.glob("*.fits")):
-        prf = fits.getdata(path).astype(float)
+    for prf in real_data.prfs():
         star = (480.4, 521.7)
         x, y = grid_of(3)
         frame, found = prf_template(prf, star)
@@ -413,14 +451,3 @@ def test_a_prf_is_read_at_the_centres_of_the_moved_pixels():
     assert_array_equal(laid.y, [20.5, 21.5])
     assert template.together(chosen, ["a", "b"]) == [["a"], ["b"]]
     assert template.together(rule(40, 82.0), ["a", "b"]) == [["a", "b"]]
-
-
-def test_the_kernel_does_the_same_without_numba(monkeypatch):
-    blocks = blocks_of(np.random.default_rng(0).random((60, 60)), 4)
-    blurred = gaussian_blur(blocks, 8, ignore=0)
-    frame = affine(scale=16, size=60)
-    compiled = pixels(frame, blurred, 3, (0.2, 0.1))
-    for kernel in ("_read", "_integrate"):
-        monkeypatch.setattr(template, kernel, getattr(getattr(template, kernel), "py_func", getattr(template, kernel)))
-    for one, other in zip(compiled, pixels(frame, blurred, 3, (0.2, 0.1)), strict=True):
-        assert_allclose(one, other, rtol=1e-5)

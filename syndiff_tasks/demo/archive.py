@@ -306,26 +306,13 @@ def _near(sources: pd.DataFrame, skycell: rings.Skycell) -> pd.DataFrame:
     return sources[np.sin(d) * math.sin(d0) + np.cos(d) * math.cos(d0) * np.cos(a) > math.cos(math.radians(1))]
 
 
-def render_signal(skycell: rings.Skycell, sources: pd.DataFrame, bands, star: Mixture, window=None) -> list[np.ndarray]:
-    """Draw the sources on a skycell, without noise.
-
-    Parameters
-    ----------
-    skycell : syndiff_tasks.geometry.rings.Skycell
-        Whose pixels.
-    sources : pandas.DataFrame
-        As `sky.source_table` gives it.
-    bands : iterable of str
-        Which.
-    star : Mixture
-        Star image, variances in native px squared.
-    window : tuple of int, optional
-        (x0, y0, x1, y1) outside which nothing is drawn.
+def render_signal(skycell: rings.Skycell, sources: pd.DataFrame, band: str, rendering: Rendering) -> np.ndarray:
+    """Draw the sources on a skycell without noise, asked for as in `render_stack`.
 
     Returns
     -------
-    list of ndarray of float32, shape (ny, nx)
-        Flux of each band [counts/s], integrated over the pixels.
+    ndarray of float32, shape (ny, nx)
+        Flux [counts/s], integrated over the pixels; 0 outside the window.
     """
     near = _near(sources, skycell)
     wcs = rings.wcs(skycell)
@@ -335,16 +322,13 @@ def render_signal(skycell: rings.Skycell, sources: pd.DataFrame, bands, star: Mi
 
     ra, dec = near["ra"].to_numpy(), near["dec"].to_numpy()
     x, y = to_pixel(ra, dec)
-    x0, y0, x1, y1 = window or (0, 0, skycell.nx, skycell.ny)
+    x0, y0, x1, y1 = rendering.window or (0, 0, skycell.nx, skycell.ny)
     jacobian = sky_jacobian(to_pixel, ra, dec)
-    native = np.broadcast_to(np.eye(2), jacobian.shape)
-    images = []
-    for band in bands:
-        image = np.zeros((skycell.ny, skycell.nx), np.float32)
-        # A view has its own origin; the rest of the image is not touched.
-        deposit(image[y0:y1, x0:x1], spread(near, x - x0, y - y0, band_counts(near, band), jacobian, (star, native)))
-        images.append(image)
-    return images
+    shape = rendering.star, np.broadcast_to(np.eye(2), jacobian.shape)
+    image = np.zeros((skycell.ny, skycell.nx), np.float32)
+    # A view has its own origin; the rest of the image is not touched.
+    deposit(image[y0:y1, x0:x1], spread(near, x - x0, y - y0, band_counts(near, band), jacobian, shape))
+    return image
 
 
 def _random_box(rng, shape, height, width) -> tuple[slice, slice]:
@@ -449,7 +433,7 @@ def render_stack(skycell: rings.Skycell, sources: pd.DataFrame, band: str, rende
         uneven by 1 % on a pattern of 997 px that repeats itself.
     """
     exposure = EXPOSURES[band]
-    (counts,) = render_signal(skycell, sources, [band], rendering.star, rendering.window)
+    counts = render_signal(skycell, sources, band, rendering)
     counts *= np.float32(exposure.exptime)
     mask = mask_bits(skycell, band, counts, rendering)
     x0, y0, x1, y1 = rendering.window or (0, 0, skycell.nx, skycell.ny)

@@ -1,6 +1,6 @@
 """Gaussians integrated over pixels: the one brush with which the made-up sky is painted.
 
-Stars, galaxies and even Moffat wings are sums of two-dimensional Gaussians here, so that blurring with a further
+Stars and galaxies are sums of two-dimensional Gaussians here, so that blurring with a further
 Gaussian only adds covariances and the truth of every product is known in closed form.
 """
 
@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
-from scipy.special import roots_genlaguerre
 
 REACH = 6.5  # standard deviations rendered; 7e-10 of the flux lies beyond
 
@@ -67,40 +66,6 @@ DISC = Mixture(_DISC_AMPLITUDES / _DISC_AMPLITUDES.sum(), _DISC_VARIANCES)
 def gaussian_star(fwhm: float) -> Mixture:
     """Star image that is one Gaussian of full width `fwhm` at half maximum; the variance is in its unit squared."""
     return Mixture(np.ones(1), np.array([fwhm**2 / (8 * math.log(2))]))
-
-
-def moffat_star(fwhm: float, beta: float = 3.0, terms: int = 8) -> Mixture:
-    """Star image with the wings of a Moffat profile, as a sum of Gaussians.
-
-    Parameters
-    ----------
-    fwhm : float
-        Full width of the Moffat profile at half maximum.
-    beta : float
-        Its exponent, above 1.
-    terms : int
-        Number of Gaussians; 8 follow the enclosed flux to 1 %.
-
-    Returns
-    -------
-    Mixture
-        Variances in the unit of `fwhm` squared.
-
-    Raises
-    ------
-    ValueError
-        If `beta` is not above 1: such a profile has no finite flux.
-
-    Notes
-    -----
-    (1 + r^2/a^2)^-beta is the integral of exp(-t r^2/a^2) over a gamma distribution in t; generalised
-    Gauss-Laguerre quadrature of that integral gives the Gaussians.
-    """
-    if not beta > 1:
-        raise ValueError(f"a Moffat profile needs beta above 1 to hold a finite flux, got {beta}; stars have about 3")
-    t, weight = roots_genlaguerre(terms, beta - 2)
-    a_squared = fwhm**2 / (4 * (2 ** (1 / beta) - 1))
-    return Mixture(weight / weight.sum(), a_squared / (2 * t))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -50,28 +50,6 @@ def homography(tansip, skycell):
     return rings.product(rings.vector_to_pixel(skycell), ffi.plane_to_vector(tansip))
 
 
-def tess_to_ps1(tansip, skycell, x, y):
-    """Native pixel positions of TESS pixel positions.
-
-    Parameters
-    ----------
-    tansip : TanSip
-    skycell : Skycell
-    x, y : array_like of float, shape (...)
-        0-based TESS pixels.
-
-    Returns
-    -------
-    px, py : ndarray of float64, shape (...)
-        0-based native pixels. Exact.
-    """
-    x, y = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float))
-    vectors = ffi.pixel_to_vector(tansip, x.ravel(), y.ravel())
-    px, py, w = rings.vector_to_pixel(skycell) @ vectors.T
-    w = np.where(w > 0, w, np.nan)
-    return (px / w).reshape(x.shape), (py / w).reshape(x.shape)
-
-
 def ps1_to_tess(tansip, skycell, x, y):
     """TESS pixel positions of native pixel positions.
 
@@ -212,30 +190,10 @@ def plane_homography(skycell_from, skycell_to):
     Returns
     -------
     ndarray of float64, shape (3, 3)
-        Takes (x, y, 1), 0-based, to (x w, y w, w) of the second. Exact: both planes are gnomonic.
+        Takes (x, y, 1), 0-based, to (x w, y w, w) of the second, w positive in front of its plane. Exact: both planes
+        are gnomonic.
     """
     return rings.product(rings.vector_to_pixel(skycell_to), rings.pixel_to_vector(skycell_from))
-
-
-def plane_to_plane(skycell_from, skycell_to, x, y):
-    """Native pixel positions of one skycell in another.
-
-    Parameters
-    ----------
-    skycell_from, skycell_to : Skycell
-    x, y : array_like of float, shape (...)
-        0-based native pixels of the first.
-
-    Returns
-    -------
-    x, y : ndarray of float64, shape (...)
-        0-based native pixels of the second. Exact; NaN behind its plane.
-    """
-    matrix = plane_homography(skycell_from, skycell_to)
-    x, y = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float))
-    px, py, w = np.tensordot(matrix, np.stack([x, y, np.ones(x.shape)]), axes=1)
-    w = np.where(w > 0, w, np.nan)
-    return px / w, py / w
 
 
 def native_positions(tansip, skycell, x, y, start, stop):

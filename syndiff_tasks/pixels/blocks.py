@@ -108,7 +108,7 @@ def to_blocks(flux, variance, mask, missing, bin, corner, exclude=0) -> Blocks:
     )
     # The kernel's block (1, 1) is the first with pixels; `lead` is how many of its pixels lie before the skycell.
     lead = int(corner[0]) % bin, int(corner[1]) % bin
-    _deposit(native, _tsc_weights(bin), lead[0], lead[1], np.uint16(exclude), out)
+    _deposit(native, _weights_in_block(bin), lead[0], lead[1], np.uint16(exclude), out)
     half = (bin - 1) / 2
     return Blocks(*out, Grid(x_first + half, y_first + half, bin))
 
@@ -161,10 +161,24 @@ def _extent(first, count, bin):
     return (begin - 1) * bin - first, end - begin + 3
 
 
-def _tsc_weights(bin):
-    """Weights of block before, own, after (axis 0) for each of the bin positions in a block (axis 1), float32."""
-    d = (np.arange(bin) - (bin - 1) / 2) / bin
-    return np.stack([(0.5 - d) ** 2 / 2, 0.75 - d**2, (0.5 + d) ** 2 / 2]).astype(np.float32)
+def tsc_weights(offset):
+    """Weigh the blocks before, at and after a point, `offset` blocks (-0.5 to 0.5) from the middle of its own.
+
+    Parameters
+    ----------
+    offset : float or ndarray
+
+    Returns
+    -------
+    before, own, after : float or ndarray
+        Quadratic B-splines (TSC), of sum 1.
+    """
+    return 0.5 * (0.5 - offset) ** 2, 0.75 - offset**2, 0.5 * (0.5 + offset) ** 2
+
+
+def _weights_in_block(bin):
+    """`tsc_weights` (axis 0) of each of the bin positions in a block (axis 1), float32."""
+    return np.stack(tsc_weights((np.arange(bin) - (bin - 1) / 2) / bin)).astype(np.float32)
 
 
 class _Native(NamedTuple):

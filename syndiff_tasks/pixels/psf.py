@@ -14,7 +14,7 @@ import numpy as np
 from scipy import fft
 from scipy.ndimage import map_coordinates
 
-from syndiff_tasks.pixels.blocks import Blocks, Grid
+from syndiff_tasks.pixels.blocks import Blocks, Grid, tsc_weights
 from syndiff_tasks.pixels.mask import DQ, dq_of_bits
 from syndiff_tasks.pixels.template import LARGEST_SPACING
 
@@ -517,10 +517,7 @@ def _share_again(other, matrix, wide, free):
     free[rows, columns] = False
 
 
-@numba.njit(inline="always")
-def _tsc_weights(offset):
-    """Weights of the three blocks about a point, `offset` blocks from the middle one, as in `blocks.to_blocks`."""
-    return 0.5 * (0.5 - offset) ** 2, 0.75 - offset**2, 0.5 * (0.5 + offset) ** 2
+_tsc_weights = numba.njit(inline="always")(tsc_weights)
 
 
 @numba.njit(cache=True, nogil=True)

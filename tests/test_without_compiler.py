@@ -1,0 +1,31 @@
+"""The kernels without numba's compiler: tests that show them right with it, run once more by one interpreter."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+CHOSEN = (
+    "test_background.py::test_sources_are_exactly_the_pixels_that_sep_finds[20]",
+    "test_background.py::test_segment_makes_the_sky_exactly_zero_and_leaves_sources_and_nan_alone",
+    "test_bands.py::test_the_combination_is_the_double_precision_one_pixel_by_pixel",
+    "test_bands.py::test_float32_files_give_what_int16_files_give",
+    "test_blocks.py::test_blocks_are_those_of_the_brute_force_sum[corner0-1]",
+    "test_blocks.py::test_blocks_are_those_of_the_brute_force_sum[corner2-3]",
+    "test_blocks.py::test_blocks_are_those_of_the_brute_force_sum[corner2-8]",
+    "test_demo.py::test_a_gaussian_deposited_in_pixels_agrees_with_quadrature_in_two_dimensions",
+    "test_demo.py::test_compressed_rows_are_what_astropy_makes_of_them",
+    "test_psf.py::test_flags_spread_as_far_as_the_blur_and_no_further",
+    "test_psf.py::test_a_frame_widened_from_another_projection_has_its_stars_where_they_belong",
+    "test_rice.py::test_noise_of_any_width_and_a_flat_row_come_back",
+    "test_template.py::test_a_star_is_integrated_over_small_pixels_too",
+    "test_template.py::test_variance_is_the_sum_of_squared_shares[41-10-4]",
+)
+
+
+def test_the_kernels_are_right_without_the_compiler():
+    tests = [str(Path(__file__).with_name(name)) for name in CHOSEN]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    interpreted = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run(command, env=interpreted, capture_output=True, text=True, check=False)
+    assert f"\n{len(CHOSEN)} passed" in done.stdout, done.stdout + done.stderr
