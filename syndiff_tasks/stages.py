@@ -56,7 +56,7 @@ PIXEL_REACH = 60.0
 SIGMAS, SIGMAS_WITH_OFFSET = 4.0, 3.0
 
 # Arrays of templates held at once, in bytes: bounds a worker's memory whatever the number of offsets.
-TEMPLATES_IN_MEMORY = 400e6
+TEMPLATES_IN_MEMORY = 800e6
 
 # Of one pixel: five float32 planes and an int32.
 BYTES_PER_PIXEL = 24
