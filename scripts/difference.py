@@ -8,6 +8,7 @@ SFFT.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from astropy.io import fits
@@ -141,7 +142,10 @@ def main(arguments=None):
         Default: those of the process.
     """
     options = parse(arguments)
-    template, ffi = read_template(options.template), read_ffi(options.ffi)
+    try:
+        template, ffi = read_template(options.template), read_ffi(options.ffi)
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
     unit = str(ffi.header.get("BUNIT", "electrons/s"))
     frames = difference.frames_of(template, ffi.image, ffi.uncertainty)
     size = options.kernel or difference.kernel_size(frames)

@@ -2,9 +2,11 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from . import ledger, status
 from .config import syndiff
+from .targets import read_manifest
 
 
 def main(arguments=None):
@@ -50,6 +52,9 @@ def _explain(asked):
 
 def _verify(asked):
     root = asked.folder or syndiff().data_root
+    if not Path(root).exists() and read_manifest(root) is None:
+        sys.stderr.write(f"{root}: there is no such file or folder; give a data root, a folder in it, or one product\n")
+        return 2
     count, damaged = 0, 0
     for _product, wrong in ledger.complaints(root, asked.deep):
         count += 1
@@ -70,7 +75,9 @@ def _status(asked):
         where = root if asked.sector is None else f"{root}, sector {asked.sector}"
         sys.stdout.write(f"{where}: no map of any CCD is there; nothing was begun\n")
         return 0
-    sys.stdout.write(f"{status.table(rows)}\n\n~ sizes are estimated from {status.MEASURED}; died: left by a killed ")
+    sys.stdout.write(
+        f"{status.table(rows)}\n\n~ sizes are estimated from {status.MEASURED} products; died: left by a killed "
+    )
     sys.stdout.write(f"process.\nCombined skycells of the recipe {recipe or '(none yet)'}\n")
     failed = status.sentences(rows)
     if failed:

@@ -88,8 +88,14 @@ class _Listener(logging.Handler):
 logging.getLogger("luigi-interface").addHandler(_Listener(logging.ERROR))
 
 
+# How Luigi begins on a setting that cannot be read; value and reason stand in the error that this one comes from.
+_UNREADABLE_SETTING = "Error when parsing the default value of"
+
+
 def sentence(error):
     """Return on one line what an error says of itself, its kind where it says nothing."""
+    if _UNREADABLE_SETTING in str(error):
+        error = getattr(error, "__cause__", None) or error
     return " ".join(str(error).split()) or type(error).__name__
 
 

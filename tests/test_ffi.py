@@ -1,7 +1,3 @@
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from syndiff_tasks.geometry import ffi, footprint, mapping, rings
+from syndiff_tasks.geometry import ffi
 
 # The distortion of camera 1 CCD 2 in sector 2, as SPOC's header has it.
 A = {(2, 0): -1.922597574056e-05, (1, 1): 1.71293937943375e-05, (0, 2): -2.977617810249e-06,
@@ -367,40 +363,3 @@ def test_real_ccds_of_many_sectors_are_read_as_astropy_reads_them():
                 sky = theirs.all_pix2world(x, y, 0)
                 assert arcseconds(*sky, *ffi.pixel_to_sky(ours, x, y)).max() < 1e-5
                 assert_allclose(ffi.sky_to_pixel(ours, *sky), (x, y), atol=1e-6)
-
-
-def kernel_results():
-    """A few numbers from every kernel of the room."""
-    tansip, survey = tess_wcs(), rings.rings_v3()
-    found = footprint.footprint(tansip, ffi.Region(30, 0, 70, 20), survey)
-    skycell = found.skycells[0]
-    y, x = np.nonzero(found.owner == 0)
-    lines = np.arange(3.0)
-    lattice = mapping.native_positions(
-        tansip, skycell, lines + x[0] + 30, lines + y[0], np.zeros(3, int), lines.astype(int)
-    )
-    sky = ffi.pixel_to_sky(tansip, np.array([60.0, 66.0, 2000.0]), np.array([5.0, 19.0, 1.0]))
-    results = {
-        "owners": found.owner,
-        "lattice": lattice,
-        "back": ffi.sky_to_pixel(tansip, *sky),
-        "index": mapping.pixel_index_map(tansip, skycell._replace(nx=300, ny=200), ffi.FRAME_SHAPE)[::10, ::10],
-        "catalogue": rings.Catalogue(found.skycells).owner(*sky),
-        "pole": survey.owner([0.0, 180.0, 20.0, np.nan], [90.0, 87.97, 87.9, np.nan]),
-        "jacobian": mapping.jacobian(tansip, skycell, 100.0, 200.0),
-    }
-    return {name: np.ravel(result).tolist() for name, result in results.items()}
-
-
-def test_kernels_give_the_same_without_compilation():
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "import json, test_ffi; print(json.dumps(test_ffi.kernel_results()))"],
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(Path(__file__).parent)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    plain, compiled = json.loads(run.stdout), kernel_results()
-    assert plain.keys() == compiled.keys()
-    for name, numbers in compiled.items():
-        assert_allclose(plain[name], numbers, rtol=1e-12, err_msg=name)

@@ -228,6 +228,15 @@ def made(tiny_sky, luigi, tmp_path_factory):
     return Made(tiny_sky, luigi, tmp_path_factory.mktemp("sector"))
 
 
+@pytest.fixture(scope="module")
+def further(made):
+    """FFIs that came after the first run: of a CCD that has its template, and of another."""
+    for hour in (6, 7, 8):
+        write(made.ffis, hour, tansip=moved(0.11, 0.02))
+    write(made.ffis, 2, camera=2, ccd=2)
+    return made
+
+
 def test_a_sector_makes_the_templates_of_its_ccds_and_reports_those_that_have_none(made):
     assert made.first.code == 0, made.first.tail
     report = made.report()
@@ -284,12 +293,10 @@ def test_the_page_of_a_sector_names_every_ccd_and_what_became_of_it(made):
     assert "2 of 16 CCDs have a template" in path.read_text()
 
 
-def test_the_chosen_reference_stays_when_further_ffis_come_and_the_report_is_remade_for_a_further_ccd(made):
+def test_the_chosen_reference_stays_when_further_ffis_come_and_the_report_is_remade_for_a_further_ccd(further):
+    made = further
     chosen = paths.reference_ffi(made.root, sector.CCD(20, 3, 3)).read_text()
     before = [path.stat().st_mtime_ns for path in made.templates()]
-    for hour in (6, 7, 8):
-        write(made.ffis, hour, tansip=moved(0.11, 0.02))
-    write(made.ffis, 2, camera=2, ccd=2)
     assert made.run("Sector", "--sector", "20").code == 0
     assert paths.reference_ffi(made.root, sector.CCD(20, 3, 3)).read_text() == chosen
     assert [path.stat().st_mtime_ns for path in made.templates()] == before
@@ -322,7 +329,8 @@ def test_a_reference_that_looks_elsewhere_is_refused(made):
     assert "one of the two has a wrong WCS" in ended.said
 
 
-def test_offsets_auto_make_one_template_a_group_and_a_table_of_who_has_which(made):
+def test_offsets_auto_make_one_template_a_group_and_a_table_of_who_has_which(further):
+    made = further
     ended = made.run("Downsample", "--ffi", str(made.reference), "--multi-offset-array", "auto:0.05")
     assert ended.code == 0, ended.tail
     (path,) = made.root.glob(f"shifted*/**/{made.reference.stem}/**/ffi_templates_0.05.csv")
@@ -382,7 +390,8 @@ def arguments(made, root):
     return [*folder, *made.more, "--syndiff-data-root", str(root)]
 
 
-def test_run_sector_resumes_what_was_killed_and_then_finds_nothing_to_do(made, tmp_path):
+@quietly
+def test_run_sector_resumes_what_was_killed_and_then_finds_nothing_to_do(made, script, tmp_path, capfd):
     root = tmp_path / "data"
     command = [sys.executable, SCRIPT, *arguments(made, root)]
     fresh = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
@@ -391,13 +400,13 @@ def test_run_sector_resumes_what_was_killed_and_then_finds_nothing_to_do(made, t
         time.sleep(0.02)
     fresh.send_signal(signal.SIGKILL)
     assert (fresh.communicate()[0], fresh.returncode) == ("", -signal.SIGKILL)
-    resumed = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert (resumed.returncode, resumed.stdout) == (0, ""), resumed.stderr
+    resumed = script.main(arguments(made, root))
+    assert (resumed, capfd.readouterr().out) == (0, "")
     (template,) = root.glob("shifted_downsampled/**/*.fits")
     (log,) = root.glob("logs/sector_0020_*.log")
     before = template.stat().st_mtime_ns, log.stat().st_size
-    finished = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert (finished.returncode, finished.stdout) == (0, "")
+    finished = script.main(arguments(made, root))
+    assert (finished, capfd.readouterr().out) == (0, "")
     assert (template.stat().st_mtime_ns, log.stat().st_size) == before
 
 
@@ -529,6 +538,10 @@ def test_run_sector_says_what_is_wrong_with_its_command(made, script, tmp_path, 
     assert "numbered 1 to 4" in capsys.readouterr().out
     assert script.main([*arguments(made, tmp_path), "--ffi-dir", str(tmp_path / "none")]) == 2
     assert "there is no such folder" in capsys.readouterr().out
+    assert script.main(["--sector", "20"]) == 2
+    assert "requires the 'ffi_dir' parameter" in capsys.readouterr().out
+    assert script.main([*arguments(made, tmp_path), "--syndiff-units", "electron"]) == 2
+    assert "units: 'electron' is none of counts, electrons" in capsys.readouterr().out
 
 
 def test_the_choice_of_a_reference_tells_why(made):

@@ -182,9 +182,8 @@ class WarmLuigi:
         self.folder, self.count = Path(folder), 0
         self.elsewhere = self.folder / "elsewhere"
         self.elsewhere.mkdir()
-        self.environment = clean_environment() | {"PYTHONPYCACHEPREFIX": str(self.folder / "compiled")}
         self.server = subprocess.Popen(
-            [sys.executable, WARM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self.environment
+            [sys.executable, WARM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean_environment()
         )
 
     def ask(self, order):
