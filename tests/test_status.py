@@ -156,6 +156,11 @@ def test_the_command_line_imports_none_of_the_libraries_that_take_seconds(tmp_pa
     assert not [name for name in HEAVY if name in imported]
 
 
+def test_a_folder_that_is_not_there_is_not_called_whole(tmp_path, capsys):
+    assert command_line.main(["verify", str(tmp_path / "none")]) == 2
+    assert f"{tmp_path / 'none'}: there is no such file or folder" in capsys.readouterr().err
+
+
 IMPORTED_LATE = """
 import os, pickle, sys
 _, sys.argv[0], *heavy = sys.argv

@@ -6,6 +6,7 @@ Importing them takes some three seconds, and everything else in a test of the gr
 
 import ctypes
 import functools
+import gc
 import importlib
 import json
 import os
@@ -76,6 +77,8 @@ def main():
         importlib.import_module(library)
     # The first function that numba compiles in a process makes it load all that it knows, for two seconds.
     sys.modules["numba"].njit(lambda array: array.size)(sys.modules["numpy"].zeros(3))
+    # Else each fork visits all these objects at its end, and their pages are copied for it: 0.9 s a command.
+    gc.freeze()
     for line in sys.stdin:
         order = json.loads(line)
         if "wait" in order:
