@@ -546,11 +546,11 @@ def start_and_await(luigi, task, arguments, patience=120.0, **how):
     raise AssertionError(f"{task} did not start: {running.said.read_text()}")
 
 
-@pytest.mark.parametrize("enough", [10, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("enough", [20, pytest.param(60, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_in_all_tasks_the_run_ends_with_the_same_template(
     tiny_sky, luigi, finished, tmp_path, enough
 ):
-    # Ten are every task twice: with its worker, and alone.
+    # Ten kills are every task twice: with its worker, and alone.
     rng, kills, rounds = random.Random(20), 0, 0
     while kills < enough:
         root, rounds = tmp_path / f"data{rounds}", rounds + 1
