@@ -337,10 +337,8 @@ def plane_to_pixel(cd, crpix1, crpix2):
 
     Parameters
     ----------
-    cd : array_like of float, shape (2, 2)
-        Degrees per pixel.
-    crpix1, crpix2 : float
-        Reference pixel, 1-based.
+    cd, crpix1, crpix2
+        As for `pixel_to_plane`.
 
     Returns
     -------
