@@ -194,8 +194,7 @@ def combine_stored(folder):
     skycell = made_up.skycell()
     kept = tempfile.TemporaryDirectory(dir=folder)
     root = kept.name
-    described = {"keywords": {}, "absent": []}
-    store.write_arrays(f"{root}/raw", _reading(folder, described), described)
+    _store(made_up.stored(folder), f"{root}/raw")
 
     def run():
         shared, _ = stages.combine(f"{root}/raw", skycell, made_up.RECIPE._replace(background="segment"), root)
@@ -205,11 +204,9 @@ def combine_stored(folder):
     return run
 
 
-def _reading(folder, described):
-    for key, path in made_up.files(folder).items():
-        read = (fitsfile.read_mask if key.endswith("mask") else fitsfile.read_stack)(path)
-        described["keywords"][key] = read.keywords
-        yield key, read.stored
+def _store(read, raw):
+    arrays = {key: one.stored for key, one in read.items()}
+    store.write_arrays(raw, arrays, {"keywords": {key: one.keywords for key, one in read.items()}, "absent": []})
 
 
 # --- how much: sky and blur ------------------------------------------------------------------------------------------
@@ -426,7 +423,7 @@ def products(folder):
 
     def run():
         with tempfile.TemporaryDirectory(dir=folder) as root:
-            store.write_arrays(f"{root}/raw", ((key, one.stored) for key, one in made_up.stored(folder).items()), {})
+            _store(made_up.stored(folder), f"{root}/raw")
             combined = blocks.to_blocks(*made_up.combined(folder), 4, skycell.corner)
             stages.write_blocks(f"{root}/combined", combined, skycell)
             stages.write_blurred(f"{root}/blurred", psf.gaussian_blur(combined, made_up.SIGMA, 0))

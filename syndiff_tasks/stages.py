@@ -38,9 +38,6 @@ KINDS = ("image", "mask", "wt")
 # What is kept of a file's origin.
 ORIGIN = ("url", "size", "sha256", "etag", "last_modified", "fetched")
 
-# Rows of a skycell that are combined at once: 12 arrays of 256 rows are 40 MB.
-STRIP_ROWS = 256
-
 # Layout and meaning of the raw, the combined and the blurred groups; another number is another product.
 RAW_FORMAT = 1
 COMBINED_FORMAT = 1
@@ -436,11 +433,14 @@ def download(skycell, source, draft, progress):
     archive.sweep(folder, DAYS_OLD)
     archive.demand_space(folder, archive.needed_bytes(1, source.bands, KINDS, 1, keep_raw=True))
     files = archive.stack_files(skycell.name, source.bands, KINDS)
-    read = functools.partial(_read_checked, rings.wcs_keywords(skycell) | {"NAXIS1": skycell.nx, "NAXIS2": skycell.ny})
+    expected = rings.wcs_keywords(skycell) | {"NAXIS1": skycell.nx, "NAXIS2": skycell.ny}
+    read = functools.partial(_store_checked, expected, draft.path)
     notes = {"files": {}, "absent": {}, "unusable": {}}
     described = {"skycell": skycell.name, "keywords": {}, "absent": []}
     with contextlib.closing(archive.fetch_all(files, source.bases, folder, source.politeness, read)) as fetched:
-        store.write_arrays(draft.path, _stored(fetched, notes, described, progress), described)
+        for key, file in fetched:
+            progress.step(f"{key} {_came(key, file, notes, described)}")
+    store.write_group(draft.path, list(described["keywords"]), described)
     lacking = [*notes["absent"], *(f"{key} that gives flux" for key in notes["unusable"])]
     if lacking and source.require_all_bands:
         raise ValueError(
@@ -450,36 +450,33 @@ def download(skycell, source, draft, progress):
     draft.notes.update(notes)
 
 
-def _stored(fetched, notes, described, progress):
-    """Yield the pixels of each file that comes, and note what came."""
-    for key, file in fetched:
-        came = "stored"
-        if file is None:
-            came = "absent"
-            described["absent"].append(key)
-            notes["absent"][key] = _today()
-        elif isinstance(file, archive.Unusable):
-            came = "unusable"
-            notes["unusable"][key] = {"asked": _today(), "url": file.url, "reason": file.reason}
-            logger.warning(
-                "%s: %s came whole but gives no flux (%s); it is put into quarantine, and its band counts as missing "
-                "in this skycell until the archive is asked again (recheck_absent_days)",
-                *(described["skycell"], file.url, file.reason),
-            )
-        else:
-            described["keywords"][key] = file.content.keywords
-            notes["files"][key] = {name: getattr(file, name) for name in ORIGIN}
-            yield key, file.content.stored
-        progress.step(f"{key} {came}")
+def _came(key, file, notes, described):
+    """Note what came of a file, and say it."""
+    if file is None:
+        described["absent"].append(key)
+        notes["absent"][key] = _today()
+        return "absent"
+    if isinstance(file, archive.Unusable):
+        notes["unusable"][key] = {"asked": _today(), "url": file.url, "reason": file.reason}
+        logger.warning(
+            "%s: %s came whole but gives no flux (%s); it is put into quarantine, and its band counts as missing "
+            "in this skycell until the archive is asked again (recheck_absent_days)",
+            *(described["skycell"], file.url, file.reason),
+        )
+        return "unusable"
+    described["keywords"][key] = file.content
+    notes["files"][key] = {name: getattr(file, name) for name in ORIGIN}
+    return "stored"
 
 
-def _read_checked(expected, path):
-    """Read a fetched file and check that it is the one asked for; ValueError where it is not."""
-    kind = next((kind for kind in ("mask", "wt") if f".{kind}." in Path(path).name), "image")
+def _store_checked(expected, group, key, path):
+    """Store the pixels of a fetched file, and return its cards; ValueError if it is damaged or another file."""
+    kind = key.partition("_")[2]
     stack = fitsfile.read_mask(path) if kind == "mask" else fitsfile.read_stack(path)
     numbers = {name: value for name, value in expected.items() if not isinstance(value, str)}
     archive.check_keywords(stack.keywords, numbers, kind, stack.stored.dtype)
-    return stack
+    store.write_array(group, key, stack.stored)
+    return stack.keywords
 
 
 def _today():
@@ -567,29 +564,20 @@ def combine(raw, skycell, recipe, data_root):
 
 
 def _combined(raw, skycell, weights):
-    """Return the weighted sum of a raw skycell, strip by strip: its bands together would not fit the memory."""
+    """Return the weighted sum of a raw skycell, which is read strip by strip: its bands would not fit the memory."""
     keywords = store.read_attributes(raw)["keywords"]
     have = [band for band in weights if all(f"{band}_{kind}" in keywords for kind in KINDS)]
-    arrays = {f"{band}_{kind}": store.open_array(raw, f"{band}_{kind}") for band in have for kind in KINDS}
-    scaling = {key: bands.scaling(keywords[key]) for key in arrays if not key.endswith("mask")}
-    shape = (skycell.ny, skycell.nx)
-    whole = bands.Combined(*(np.empty(shape, dtype) for dtype in (np.float32, np.float32, np.uint16, np.uint8)))
-    for start in range(0, shape[0], STRIP_ROWS):
-        rows = slice(start, min(start + STRIP_ROWS, shape[0]))
-        strip = {
-            band: bands.Band(
-                arrays[f"{band}_image"][rows],
-                arrays[f"{band}_wt"][rows],
-                arrays[f"{band}_mask"][rows],
-                scaling[f"{band}_image"],
-                scaling[f"{band}_wt"],
-            )
-            for band in have
-        }
-        part = bands.combine(strip, weights, (rows.stop - rows.start, shape[1]))
-        for plane, piece in zip(whole, part, strict=True):
-            plane[rows] = piece
-    return whole
+    stored = {
+        band: bands.Band(
+            store.open_array(raw, f"{band}_image"),
+            store.open_array(raw, f"{band}_wt"),
+            store.open_array(raw, f"{band}_mask"),
+            bands.scaling(keywords[f"{band}_image"]),
+            bands.scaling(keywords[f"{band}_wt"]),
+        )
+        for band in have
+    }
+    return bands.combine(stored, weights, (skycell.ny, skycell.nx))
 
 
 def write_blocks(path, combined, skycell):

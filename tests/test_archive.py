@@ -46,9 +46,14 @@ def unseal(path):
 BODY = sealed(1)
 
 
+def keyed(read):
+    """A reader that asks for the path alone, as `archive.fetch_all` wants it."""
+    return lambda _, path: read(path)
+
+
 def fetch(path, bases, folder, politeness, read):
     """Fetch one file and keep it under its name; what else was said of it where it did not come."""
-    with contextlib.closing(archive.fetch_all({"it": path}, bases, folder, politeness, read)) as came:
+    with contextlib.closing(archive.fetch_all({"it": path}, bases, folder, politeness, keyed(read))) as came:
         _, file = next(came)
         if not isinstance(file, archive.FetchedFile):
             return file
@@ -613,7 +618,7 @@ def test_a_damaged_file_is_no_fact_though_another_copy_is_whole_and_useless(serv
 def test_the_files_behind_one_of_no_use_come_all_the_same(server, tmp_path):
     for path in FILES.values():
         server.put(path, sealed(3, 10_000) if path == FILES["i_image"] else BODY)
-    came = dict(archive.fetch_all(FILES, [server.url], tmp_path, QUICK, useless_below(20_000)))
+    came = dict(archive.fetch_all(FILES, [server.url], tmp_path, QUICK, keyed(useless_below(20_000))))
     assert [type(file) for file in came.values()] == [archive.FetchedFile, Unusable, archive.FetchedFile]
     assert server.connections == 1
 
@@ -627,7 +632,7 @@ def test_all_files_of_a_skycell_come_through_one_connection_under_our_name(serve
         if "stk.z" not in path:  # the 404 of a missing band must not cost the connection
             server.put(path, BODY)
     polite = QUICK._replace(contact="https://example.org/syndiff")
-    assert len(list(archive.fetch_all(files, [server.url], tmp_path, polite, unseal))) == 12
+    assert len(list(archive.fetch_all(files, [server.url], tmp_path, polite, keyed(unseal)))) == 12
     assert server.connections == 1
     agents = {headers["User-Agent"] for _, headers in server.asked}
     assert len(agents) == 1
@@ -638,7 +643,7 @@ def test_all_files_of_a_skycell_come_through_one_connection_under_our_name(serve
 def test_a_connection_that_the_server_closes_is_opened_again(server, tmp_path):
     for path in FILES.values():
         server.put(path, BODY, always=Answer(end="close"))
-    assert len(list(archive.fetch_all(FILES, [server.url], tmp_path, QUICK, unseal))) == 3
+    assert len(list(archive.fetch_all(FILES, [server.url], tmp_path, QUICK, keyed(unseal)))) == 3
     assert server.connections == 3
 
 
@@ -690,7 +695,7 @@ def test_files_come_in_order_and_an_absent_one_as_none(server, tmp_path):
     for key, body in bodies.items():
         server.put(FILES[key], body)
     came = {}
-    for key, file in archive.fetch_all(FILES, [server.url], tmp_path, QUICK, unseal):
+    for key, file in archive.fetch_all(FILES, [server.url], tmp_path, QUICK, keyed(unseal)):
         came[key] = file and file.path.read_bytes()
         assert file is None or file.sha256 == hashlib.sha256(bodies[key]).hexdigest()
     assert list(came) == list(FILES)
@@ -699,7 +704,7 @@ def test_files_come_in_order_and_an_absent_one_as_none(server, tmp_path):
 
 
 def test_no_files_are_fetched_where_none_are_asked_for(tmp_path):
-    assert list(archive.fetch_all({}, ["https://ps1images.stsci.edu"], tmp_path, QUICK, unseal)) == []
+    assert list(archive.fetch_all({}, ["https://ps1images.stsci.edu"], tmp_path, QUICK, keyed(unseal))) == []
 
 
 def was_asked_for(server, path):
@@ -714,7 +719,9 @@ def was_asked_for(server, path):
 def test_the_next_file_and_no_more_is_fetched_while_one_is_being_read(server, tmp_path):
     for path in FILES.values():
         server.put(path, BODY)
-    came = archive.fetch_all(FILES, [server.url], tmp_path, QUICK, lambda path: was_asked_for(server, FILES["i_image"]))
+    came = archive.fetch_all(
+        FILES, [server.url], tmp_path, QUICK, lambda _, path: was_asked_for(server, FILES["i_image"])
+    )
     key, file = next(came)
     assert (key, file.content) == ("r_image", True)
     assert f"/{FILES['z_image']}" not in [path for path, _ in server.asked]
@@ -728,7 +735,9 @@ def reader_threads():
 def test_closing_half_way_ends_the_thread_and_leaves_no_temporary(server, tmp_path):
     server.put(FILES["r_image"], BODY)
     server.put(FILES["i_image"], BODY, always=Answer(sent=20_000, end="stall"))
-    came = archive.fetch_all(FILES, [server.url], tmp_path, QUICK._replace(first_wait=60, longest_wait=60), unseal)
+    came = archive.fetch_all(
+        FILES, [server.url], tmp_path, QUICK._replace(first_wait=60, longest_wait=60), keyed(unseal)
+    )
     next(came)
     assert len(leftovers(tmp_path)) >= 1
     assert len(reader_threads()) == 1
@@ -741,7 +750,7 @@ def test_closing_does_not_wait_for_the_end_of_a_long_transfer(server, tmp_path, 
     monkeypatch.setattr(archive, "PIECE", 10)
     server.put(FILES["r_image"], BODY)
     server.put(FILES["i_image"], BODY, Answer(sent=len(BODY) - 300, end="drip"))
-    came = archive.fetch_all(FILES, [server.url], tmp_path, QUICK, unseal)
+    came = archive.fetch_all(FILES, [server.url], tmp_path, QUICK, keyed(unseal))
     next(came)
     assert was_asked_for(server, FILES["i_image"])
     came.close()
@@ -752,7 +761,7 @@ def test_closing_does_not_wait_for_the_end_of_a_long_transfer(server, tmp_path, 
 def test_an_error_of_the_caller_ends_the_thread_and_leaves_no_temporary(server, tmp_path):
     for path in FILES.values():
         server.put(path, BODY)
-    came = archive.fetch_all(FILES, [server.url], tmp_path, QUICK, lambda path: 1 / 0)
+    came = archive.fetch_all(FILES, [server.url], tmp_path, QUICK, keyed(lambda path: 1 / 0))
     with pytest.raises(ZeroDivisionError):
         next(came)
     assert leftovers(tmp_path) == []
@@ -763,7 +772,7 @@ def test_a_file_that_cannot_be_had_ends_the_rest(server, tmp_path):
     server.put(FILES["r_image"], BODY)
     server.put(FILES["i_image"], BODY, always=status(500))
     server.put(FILES["z_image"], BODY)
-    came = archive.fetch_all(FILES, [server.url], tmp_path, QUICK, unseal)
+    came = archive.fetch_all(FILES, [server.url], tmp_path, QUICK, keyed(unseal))
     assert next(came)[0] == "r_image"
     with pytest.raises(ArchiveUnavailable, match="status 500"):
         next(came)
@@ -774,7 +783,7 @@ def test_a_file_that_cannot_be_had_ends_the_rest(server, tmp_path):
 def test_a_refused_file_is_fetched_again_behind_the_one_under_way(server, tmp_path):
     for path in FILES.values():
         server.put(path, BODY, Answer(body=BODY[:-1] + b"?"))
-    came = dict(archive.fetch_all(FILES, [server.url], tmp_path, QUICK, unseal))
+    came = dict(archive.fetch_all(FILES, [server.url], tmp_path, QUICK, keyed(unseal)))
     assert {file.content for file in came.values()} == {len(BODY)}
     assert server.connections == 1
     assert leftovers(tmp_path) == []
@@ -812,7 +821,7 @@ def test_a_full_disk_stops_us_and_keeps_only_what_is_finished(server, tmp_path, 
         fetch(FILES["i_image"], [server.url], tmp_path, QUICK, unseal)
     assert caught.value.errno == code
     with pytest.raises(OSError, match=os.strerror(code)):
-        list(archive.fetch_all(FILES, [server.url], tmp_path, QUICK, unseal))
+        list(archive.fetch_all(FILES, [server.url], tmp_path, QUICK, keyed(unseal)))
     assert len(server.asked) == 3  # trying again fills no disk
     assert [path.name for path in tmp_path.iterdir()] == [NAME]
     assert (tmp_path / NAME).read_bytes() == BODY
@@ -847,7 +856,7 @@ PROGRAM = textwrap.dedent("""
     import archive
     polite = archive.Politeness(3, 5.0, 20.0, 0.001, 0.002)
     path = archive.stack_files("skycell.2180.097", "r", ["image"])["r_image"]
-    for _, file in archive.fetch_all({"it": path}, [base], folder, polite, pathlib.Path.read_bytes):
+    for _, file in archive.fetch_all({"it": path}, [base], folder, polite, lambda _, body: body.read_bytes()):
         os.replace(file.path, pathlib.Path(folder) / path.rpartition("/")[2])
 """)
 

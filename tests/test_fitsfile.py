@@ -46,6 +46,16 @@ CARDS = {
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+def read_stack(path, read=fitsfile.read_stack):
+    """A stack file with all its pixels."""
+    stack = read(path)
+    return stack.stored[:], stack.keywords
+
+
+def read_mask(path):
+    return read_stack(path, fitsfile.read_mask)
+
+
 def add_cards(path, number, cards):
     """Put cards (BZERO among them) into a header as it is on disk, and stamp it."""
     with fits.open(path, mode="update", disable_image_compression=True, do_not_scale_image_data=True) as hdus:
@@ -61,6 +71,16 @@ def write_compressed(path, stored, cards, tile=None, **kind):
     return path
 
 
+def unstamp(path):
+    """Take DATASUM and CHECKSUM out of a file; astropy puts them back into one that it updates."""
+    with fits.open(path, disable_image_compression=True) as hdus:
+        for hdu in hdus:
+            for card in ("CHECKSUM", "DATASUM"):
+                hdu.header.remove(card, ignore_missing=True)
+        hdus.writeto(path.with_name("unstamped"), overwrite=True)
+    os.replace(path.with_name("unstamped"), path)
+
+
 def write_plain(path, stored, cards):
     """A funpacked file: the same image in HDU 0."""
     fits.PrimaryHDU(stored).writeto(path)
@@ -74,7 +94,7 @@ def stack(tmp_path):
 
 
 def test_a_stack_in_the_archives_form_gives_stored_integers_and_cards(stack):
-    stored, keywords = fitsfile.read_stack(stack)
+    stored, keywords = read_stack(stack)
     assert stored.dtype == np.int16 and stored.dtype.isnative
     assert_array_equal(stored, NOISE)
     expected = SCALED | CARDS | {"NAXIS1": 130, "NAXIS2": 21}
@@ -84,15 +104,39 @@ def test_a_stack_in_the_archives_form_gives_stored_integers_and_cards(stack):
     assert keywords == {key.removeprefix("HIERARCH "): value for key, value in expected.items()}
 
 
+def test_a_strip_of_rows_is_that_of_the_whole_image(stack, tmp_path):
+    mask = write_compressed(tmp_path / "m.fits", (BITS ^ 0x8000).view(np.int16), {"BZERO": 32768, "BSCALE": 1})
+    plain = write_plain(tmp_path / "p.fits", NOISE, SCALED | CARDS)
+    for whole, rows in (
+        (NOISE, fitsfile.read_stack(stack).stored),
+        (NOISE, fitsfile.read_stack(plain).stored),
+        (BITS, fitsfile.read_mask(mask).stored),
+    ):
+        assert (rows.shape, rows.dtype) == (whole.shape, whole.dtype)
+        for first, last in ((0, 21), (0, 1), (5, 12), (20, 40)):
+            assert_array_equal(rows[first:last], whole[first:last])
+
+
+def test_a_row_that_does_not_decode_is_named_by_the_strip_that_holds_it(stack):
+    with fits.open(stack, disable_image_compression=True) as hdus:
+        row = hdus[1].data["COMPRESSED_DATA"][13].tobytes()
+    unstamp(stack)
+    stack.write_bytes(stack.read_bytes().replace(row, row[:4] + bytes(len(row) - 4)))
+    rows = fitsfile.read_stack(stack).stored
+    assert_array_equal(rows[:13], NOISE[:13])
+    with pytest.raises(ValueError, match=r"r.fits: does not decompress \(counted from row 10, row 3 does not decode"):
+        rows[10:]
+
+
 def test_stored_integers_with_their_scaling_are_what_astropy_makes_of_the_file(stack):
-    stored, keywords = fitsfile.read_stack(stack)
+    stored, keywords = read_stack(stack)
     scaled = np.where(stored == keywords["BLANK"], np.nan, keywords["BZERO"] + keywords["BSCALE"] * stored)
     assert_allclose(scaled, fits.getdata(stack, 1), rtol=0, atol=1e-6)  # astropy's are float32
 
 
 def test_the_real_cutout_decodes_as_by_astropy():
     path = real_data.present("realform_demo.stk.r.unconv.fits")
-    stored, keywords = fitsfile.read_stack(path)
+    stored, keywords = read_stack(path)
     with fits.open(path, do_not_scale_image_data=True) as hdus:
         assert_array_equal(stored, hdus[1].data)
     assert keywords["FPA.FILTER"] == "r.00000" and keywords["PC1_1"] == -1 and keywords["BLANK"] == 32767
@@ -113,8 +157,9 @@ def test_the_real_cutout_decodes_as_by_astropy():
 def test_any_other_compression_gives_the_same(tmp_path, kind):
     stored = NOISE if kind.get("compression_type") != "PLIO_1" else np.abs(NOISE // 2)
     path = write_compressed(tmp_path / "r.fits", stored, SCALED | CARDS, **kind)
-    assert_array_equal(fitsfile.read_stack(path).stored, stored)
-    assert fitsfile.read_stack(path).keywords["BSCALE"] == SCALED["BSCALE"]
+    read, keywords = read_stack(path)
+    assert_array_equal(read, stored)
+    assert keywords["BSCALE"] == SCALED["BSCALE"]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32])
@@ -123,7 +168,7 @@ def test_other_types_of_pixels_come_as_stored(tmp_path, dtype):
     kind = {"compression_type": "GZIP_2", "quantize_level": 0} if dtype == np.float32 else {}
     path = write_compressed(tmp_path / "c.fits", image, {}, **kind)
     for file in (path, write_plain(tmp_path / "p.fits", image, {})):
-        stored, keywords = fitsfile.read_stack(file)
+        stored, keywords = read_stack(file)
         assert stored.dtype == dtype
         assert_array_equal(stored, image)
         assert (keywords["BZERO"], keywords["BSCALE"], "BLANK" in keywords) == (0, 1, False)
@@ -133,11 +178,11 @@ def test_a_funpacked_or_zipped_file_gives_the_same(stack, tmp_path):
     plain = write_plain(tmp_path / "plain.fits", NOISE, SCALED | CARDS)
     zipped = tmp_path / "plain.fits.gz"
     zipped.write_bytes(gzip.compress(plain.read_bytes()))
-    whole = fitsfile.read_stack(stack)
+    whole = read_stack(stack)
     for path in (plain, zipped):
-        read = fitsfile.read_stack(path)
-        assert_array_equal(read.stored, whole.stored)
-        assert read.keywords == whole.keywords
+        stored, keywords = read_stack(path)
+        assert_array_equal(stored, whole[0])
+        assert keywords == whole[1]
 
 
 @pytest.mark.parametrize("write", [write_compressed, write_plain])
@@ -146,31 +191,31 @@ def test_mask_bits_are_the_same_however_the_file_keeps_them(tmp_path, write):
     with_bzero = write(tmp_path / "a.fits", (BITS ^ 0x8000).view(np.int16), unsigned)
     without = write(tmp_path / "b.fits", BITS.view(np.int16), {})
     for path in (with_bzero, without):
-        mask, keywords = fitsfile.read_mask(path)
+        mask, keywords = read_mask(path)
         assert mask.dtype == np.uint16 and (keywords["BZERO"], keywords["BSCALE"]) == (0, 1)
         assert_array_equal(mask, BITS)
     assert_array_equal(fits.getdata(with_bzero, 0 if write is write_plain else 1), BITS)
     eight = write(tmp_path / "c.fits", BITS.astype(np.uint8), {})
-    assert_array_equal(fitsfile.read_mask(eight).stored, BITS & 0xFF)
+    assert_array_equal(read_mask(eight)[0], BITS & 0xFF)
 
 
 def test_a_mask_that_is_scaled_or_of_floats_is_refused(stack, tmp_path):
     with pytest.raises(ValueError, match="r.fits holds int16 with BZERO 3.6.* is it a mask file"):
-        fitsfile.read_mask(stack)
+        read_mask(stack)
     with pytest.raises(ValueError, match="holds float32"):
-        fitsfile.read_mask(write_plain(tmp_path / "f.fits", NOISE.astype(np.float32), {}))
+        read_mask(write_plain(tmp_path / "f.fits", NOISE.astype(np.float32), {}))
 
 
 def test_bsoften_of_an_image_without_good_pixels_is_nan(tmp_path):
     path = write_compressed(tmp_path / "r.fits", NOISE, SCALED | CARDS | {"BSOFTEN": "NaN     "})
-    assert np.isnan(fitsfile.read_stack(path).keywords["BSOFTEN"])
+    assert np.isnan(read_stack(path)[1]["BSOFTEN"])
 
 
 @pytest.mark.parametrize("card", [{"BSCALE": 0.0}, {"BZERO": "NaN"}, {"EXPTIME": "long"}, {"BLANK": 1.5}])
 def test_a_card_that_says_nothing_usable_is_an_error_that_names_it(tmp_path, card):
     path = write_compressed(tmp_path / "r.fits", NOISE, SCALED | CARDS | card)
     with pytest.raises(ValueError, match=f"r.fits: .*{next(iter(card))}"):
-        fitsfile.read_stack(path)
+        read_stack(path)
 
 
 @QUICK
@@ -180,7 +225,7 @@ def test_a_file_cut_anywhere_is_an_error_that_names_it(stack, fraction):
     cut = stack.with_name("cut.fits")
     cut.write_bytes(whole[: int(fraction * len(whole))])
     with pytest.raises(ValueError, match="cut.fits.*fetch it again"):
-        fitsfile.read_stack(cut)
+        read_stack(cut)
 
 
 @QUICK
@@ -195,7 +240,7 @@ def test_a_flipped_bit_anywhere_but_in_the_name_of_the_checksum_is_an_error(stac
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyUserWarning)  # of the damaged card, beside our error
         with pytest.raises(ValueError, match="damaged.fits: .*fetch it again"):
-            fitsfile.read_stack(path)
+            read_stack(path)
 
 
 @settings(QUICK, max_examples=100)
@@ -206,8 +251,7 @@ def test_damage_without_a_checksum_is_an_error_with_the_files_name_or_an_image(t
         path.unlink()
     kind = data.draw(st.sampled_from([{}, {"tile": (7, 130)}, {"compression_type": "GZIP_1"}]))
     write_compressed(path, NOISE, SCALED, **kind)
-    with fits.open(path, mode="update", disable_image_compression=True) as hdus:
-        del hdus[1].header["CHECKSUM"], hdus[1].header["DATASUM"]
+    unstamp(path)
     damaged = bytearray(path.read_bytes())
     # Only cards that astropy's own decoder of other forms does not trust blindly; ours gets every byte.
     begin = 2880 if not kind else 2 * 2880
@@ -217,7 +261,7 @@ def test_damage_without_a_checksum_is_an_error_with_the_files_name_or_an_image(t
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyUserWarning)  # of the damaged card, beside our error
         try:
-            stored, _ = fitsfile.read_stack(path)
+            stored, _ = read_stack(path)
         except ValueError as error:
             assert "fuzz.fits" in str(error)
         else:
@@ -228,7 +272,7 @@ def test_damage_without_a_checksum_is_an_error_with_the_files_name_or_an_image(t
 def test_what_is_no_fits_file_is_an_error(tmp_path, content):
     path = tmp_path / "x.fits"
     path.write_bytes(content)
-    for read in (fitsfile.read_stack, fitsfile.read_ffi, fitsfile.read_ffi_header):
+    for read in (read_stack, fitsfile.read_ffi, fitsfile.read_ffi_header):
         with pytest.raises(ValueError, match="x.fits: .*fetch it again"):
             read(path)
 
@@ -236,17 +280,17 @@ def test_what_is_no_fits_file_is_an_error(tmp_path, content):
 def test_what_follows_the_last_hdu_must_be_zeros(stack):
     whole = stack.read_bytes()
     stack.write_bytes(whole + bytes(1000))
-    assert_array_equal(fitsfile.read_stack(stack).stored, NOISE)
+    assert_array_equal(read_stack(stack)[0], NOISE)
     stack.write_bytes(whole + b"tail" * 1000)
     with pytest.raises(ValueError, match="no FITS at byte"):
-        fitsfile.read_stack(stack)
+        read_stack(stack)
 
 
 def test_a_file_without_an_image_says_what_it_holds(tmp_path):
     path = tmp_path / "table.fits"
     Table({"a": [1, 2]}).write(path)
     with pytest.raises(ValueError, match="table.fits has no two-dimensional image .*HDU 1 BINTABLE.*no PS1 stack file"):
-        fitsfile.read_stack(path)
+        read_stack(path)
     with pytest.raises(ValueError, match="table.fits has no two-dimensional image .*is it a TESS FFI"):
         fitsfile.read_ffi(path)
     with pytest.raises(ValueError, match="table.fits has no two-dimensional image .*is it a TESS FFI"):

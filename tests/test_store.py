@@ -74,17 +74,35 @@ def test_an_array_takes_two_files(group):
     assert sum(len(files) for _, _, files in os.walk(group)) == 1 + 2 * len(ARRAYS)
 
 
-def test_an_iterable_is_drawn_array_by_array_and_attributes_are_written_last(tmp_path):
-    attributes = {}
+class Strips:
+    """An array that is there only strip by strip, and breaks at a row."""
 
-    def arrays():
-        for name in ("a", "b"):
-            yield name, np.arange(3)
-            assert (tmp_path / name / "zarr.json").exists()
-            attributes[name] = np.float32(0.5)
+    shape, dtype = (40, 3), np.dtype(np.int16)
 
-    store.write_arrays(tmp_path, arrays(), attributes)
-    assert store.read_attributes(tmp_path) == {"a": 0.5, "b": 0.5}
+    def __init__(self, broken=None):
+        self.broken, self.asked = broken, []
+
+    def __getitem__(self, strip):
+        self.asked.append((strip.start, strip.stop))
+        if self.broken is not None and strip.start >= self.broken:
+            raise ValueError("a row is broken")
+        return np.arange(120, dtype=np.int16).reshape(40, 3)[strip]
+
+
+def test_what_gives_strips_is_stored_strip_by_strip(tmp_path):
+    strips = Strips()
+    store.write_arrays(tmp_path, {"a": strips}, {}, rows=16)
+    assert strips.asked == [(0, 16), (16, 32), (32, 48)]
+    assert np.array_equal(store.read_arrays(tmp_path)["a"], np.arange(120).reshape(40, 3))
+
+
+def test_an_array_whose_strips_break_off_leaves_nothing_behind_and_may_be_written_again(tmp_path):
+    with pytest.raises(ValueError, match="a row is broken"):
+        store.write_array(tmp_path, "a", Strips(broken=16), rows=16)
+    assert list(tmp_path.iterdir()) == []
+    store.write_array(tmp_path, "a", Strips(), rows=16)
+    store.write_group(tmp_path, ["a"], {})
+    assert store.read_arrays(tmp_path)["a"].shape == (40, 3)
 
 
 def test_nan_and_paths_and_numpy_values_may_be_attributes(tmp_path):

@@ -186,7 +186,7 @@ def fetch_all(
     bases: Iterable[str],
     folder: str | os.PathLike,
     politeness: Politeness,
-    read: Callable[[Path], Any],
+    read: Callable[[str, Path], Any],
 ) -> Iterator[tuple[str, FetchedFile | Unusable | None]]:
     """Fetch files one after another, each while the one before is read and used.
 
@@ -204,8 +204,8 @@ def fetch_all(
     politeness : Politeness
         Tries, timeouts, waits.
     read : callable
-        Called in the caller's thread with the path of a finished download; reads all of it and raises ValueError if
-        it is not whole or not the one asked for, NoFlux if it is but cannot be used.
+        Called in the caller's thread with the key and the path of a finished download; reads all of it and raises
+        ValueError if it is not whole or not the one asked for, NoFlux if it is but cannot be used.
 
     Yields
     ------
@@ -243,7 +243,7 @@ def fetch_all(
             # A refused body is fetched again behind the one already under way: one connection, whatever happens.
             again = functools.partial(_in_thread, reader, bodies[key].throw)
             try:
-                file = _first_readable(body, again, read)
+                file = _first_readable(body, again, functools.partial(read, key))
             except _Useless as useless:
                 file = Unusable(useless.url, str(useless))
             yield key, file

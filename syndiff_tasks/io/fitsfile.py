@@ -5,10 +5,13 @@ truncated or a checksum is wrong.
 """
 
 import contextlib
+import functools
 import io
 import math
 import re
 import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -49,14 +52,46 @@ _GZIP_LEVEL = 1
 _GZIP_WINDOW = 31
 """zlib's ``wbits`` for a gzip header and trailer; the header holds no time, so equal products are equal files."""
 
+_PIECE = 1 << 20
+"""Bytes whose checksum is added up at a time; a multiple of 4."""
+
 _STRIP_ROWS = 256
 """Rows compressed at a time: a few MB, so that a map never stands in memory twice."""
 
 
-class StackFile(NamedTuple):
-    """Pixels of a PS1 stack file as stored, and the cards to read them by."""
+@dataclass(frozen=True)
+class Rows:
+    """An image of a file: ``rows[first:last]`` reads and decodes these rows and no others.
 
-    stored: np.ndarray
+    Attributes
+    ----------
+    shape : (int, int)
+        Rows and columns.
+    dtype : numpy.dtype
+        Type of the pixels, in native byte order.
+    read : callable
+        Takes the first row and the one after the last, and returns them as a new array; ValueError where they do not
+        decode.
+    """
+
+    shape: tuple
+    dtype: np.dtype
+    read: Callable
+
+    def __getitem__(self, strip):
+        """Read the rows of a slice with step 1."""
+        first, last, _ = strip.indices(self.shape[0])
+        return self.read(first, last)
+
+    def converted(self, dtype, convert):
+        """Return the rows of another type that a function of an array makes of these."""
+        return Rows(self.shape, np.dtype(dtype), lambda first, last: convert(self.read(first, last)))
+
+
+class StackFile(NamedTuple):
+    """`Rows` of a PS1 stack file as stored, and the cards to read them by."""
+
+    stored: Rows
     keywords: dict
 
 
@@ -84,25 +119,33 @@ def _damaged(path, what):
 # --- reading: the bytes -----------------------------------------------------------------------------------------------
 
 
-def _read_bytes(path):
-    """Read all bytes of a file, unzipped, followed by `rice.SLACK` zeros."""
+def _opener(path):
+    """Return what opens the bytes of a file, unzipped, again and again."""
     with open(path, "rb") as file:
-        magic = file.read(2)
+        if file.read(2) != b"\x1f\x8b":
+            return functools.partial(open, path, "rb")
         file.seek(0)
-        if magic == b"\x1f\x8b":
-            try:
-                content = igzip.decompress(file.read())
-            except (EOFError, OSError, isal_zlib.error, zlib.error) as error:
-                raise _damaged(path, f"does not unzip ({error})") from error
-            return np.frombuffer(content + bytes(rice.SLACK), dtype=np.uint8)
-        size = file.seek(0, io.SEEK_END)
-        file.seek(0)
-        buffer = np.empty(size + rice.SLACK, dtype=np.uint8)
-        read = file.readinto(memoryview(buffer)[:size])
-        if read != size:
-            raise _damaged(path, f"gave {read} of its {size} bytes")
-        buffer[size:] = 0
-    return buffer
+        try:
+            return functools.partial(io.BytesIO, igzip.decompress(file.read()))
+        except (EOFError, OSError, isal_zlib.error, zlib.error) as error:
+            raise _damaged(path, f"does not unzip ({error})") from error
+
+
+def _fill(path, file, start, buffer):
+    """Fill a buffer with the bytes from `start` on."""
+    file.seek(start)
+    read = file.readinto(buffer.data)
+    if read != buffer.size:
+        raise _damaged(path, f"gave {read} of the {buffer.size} bytes from {start} on")
+
+
+def _pieces(path, file, start, end):
+    """Yield the bytes of a range, piece by piece in one buffer."""
+    buffer = np.empty(min(_PIECE, end - start), dtype=np.uint8)
+    for at in range(start, end, _PIECE):
+        piece = buffer[: end - at]
+        _fill(path, file, at, piece)
+        yield piece
 
 
 @contextlib.contextmanager
@@ -137,11 +180,12 @@ def _data_size(path, header):
     return abs(bits) // 8 * groups[0] * (groups[1] + math.prod(sides)) if sides else 0
 
 
-def _header(path, read_at, start):
+def _header(path, file, start):
     """Read the header at byte `start`, and tell where its data begin."""
+    file.seek(start)
     records = []
     while True:
-        record = read_at(start + RECORD * len(records), RECORD)
+        record = file.read(RECORD)
         if len(record) < RECORD:
             raise _damaged(path, f"it ends within the header at byte {start}")
         expected = b"XTENSION=" if start else b"SIMPLE  ="
@@ -158,14 +202,13 @@ def _header(path, read_at, start):
     return header, start + RECORD * len(records)
 
 
-def _walk(path, buffer):
+def _walk(path, file):
     """List every HDU of a file, checked to lie within it."""
-    size = buffer.size - rice.SLACK
-    view = memoryview(buffer)[:size]
+    size = file.seek(0, io.SEEK_END)
     hdus, start = [], 0
     # Zeros after the last HDU are the fill of a tape or a copier; anything else there is an HDU or damage.
-    while start < size and (not hdus or buffer[start:size].any()):
-        header, data = _header(path, lambda at, n: bytes(view[at : at + n]), start)
+    while start < size and (not hdus or any(piece.any() for piece in _pieces(path, file, start, size))):
+        header, data = _header(path, file, start)
         end = data + -(-_data_size(path, header) // RECORD) * RECORD
         if end > size:
             raise _damaged(path, f"HDU {len(hdus)} ends at byte {end}, the file at {size}")
@@ -177,23 +220,29 @@ def _walk(path, buffer):
 
 
 def _sum32(words, total=0):
-    """Add up 32-bit words in one's complement (FITS Standard 4.0, appendix J)."""
+    """Add 32-bit words to a sum in one's complement (FITS Standard 4.0, appendix J)."""
     total += int(words.sum(dtype=np.uint64))
     while total >> 32:
         total = (total & 0xFFFFFFFF) + (total >> 32)
     return total
 
 
-def _verify(path, hdus, buffer):
+def _sum_of(path, file, start, end, total=0):
+    for piece in _pieces(path, file, start, end):
+        total = _sum32(piece.view(">u4"), total)
+    return total
+
+
+def _verify(path, hdus, file):
     """Raise where a DATASUM or CHECKSUM that is there does not hold."""
     for number, hdu in enumerate(hdus):
         stated, whole = _text(hdu.header, "DATASUM"), _text(hdu.header, "CHECKSUM")
         if not stated and not whole:
             continue
-        found = _sum32(buffer[hdu.data : hdu.end].view(">u4"))
+        found = _sum_of(path, file, hdu.data, hdu.end)
         if stated and stated != str(found):
             raise _damaged(path, f"DATASUM of HDU {number} is {stated}, its data add up to {found}")
-        if whole and _sum32(buffer[hdu.start : hdu.data].view(">u4"), found) not in (0, 0xFFFFFFFF):
+        if whole and _sum_of(path, file, hdu.start, hdu.data, found) not in (0, 0xFFFFFFFF):
             raise _damaged(path, f"CHECKSUM of HDU {number} does not hold")
 
 
@@ -251,46 +300,69 @@ def _is_plain_rice(header):
         and parameters.get("BLOCKSIZE", rice.BLOCK) == rice.BLOCK
         and parameters.get("BYTEPIX") == 2
         and _text(header, "ZQUANTIZ", "NONE") == "NONE"
-        and header.get("NAXIS2") == header.get("ZNAXIS2")
+        and header.get("NAXIS2") == header.get("ZNAXIS2") > 0
         and header.get("NAXIS1") == {"1P": 8, "1Q": 16}[_text(header, "TFORM1")[:2]]
     )
 
 
-def _decode_rice(header, buffer, data):
+def _rice_rows(path, opened, file, header, data):
+    """Return the rows of an image in the archive's form; each strip is read when it is decoded."""
     ny, width = header["NAXIS2"], header["NAXIS1"]
-    descriptors = buffer[data : data + ny * width].view(f">i{width // 2}").reshape(ny, 2).astype(np.int64)
+    descriptors = np.empty(ny * width, dtype=np.uint8)
+    _fill(path, file, data, descriptors)
+    lengths, offsets = descriptors.view(f">i{width // 2}").reshape(ny, 2).astype(np.int64).T
     heap = header.get("THEAP", ny * width)
     end = ny * width + header["PCOUNT"]
-    lengths, offsets = descriptors.T
     if (offsets < 0).any() or (lengths < 0).any() or (offsets > end - heap - lengths).any():
         raise ValueError("a row's descriptor points outside the table")
-    return rice.decode_rows(buffer, data + heap + offsets, lengths, header["ZNAXIS1"])
+    starts = data + heap + offsets
+
+    def read(first, last):
+        strip = slice(first, last)
+        begin, stop = int(starts[strip].min()), int((starts + lengths)[strip].max())
+        stream = np.empty(stop - begin + rice.SLACK, dtype=np.uint8)
+        stream[stop - begin :] = 0
+        with opened() as again:
+            _fill(path, again, begin, stream[: stop - begin])
+        try:
+            return rice.decode_rows(stream, starts[strip] - begin, lengths[strip], header["ZNAXIS1"])
+        except ValueError as error:
+            raise _damaged(path, f"does not decompress (counted from row {first}, {error})") from error
+
+    return Rows((ny, header["ZNAXIS1"]), np.dtype(np.int16), read)
 
 
-def _decode_with_astropy(buffer, number):
+def _rows_of(array):
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    return Rows(array.shape, array.dtype, lambda first, last: array[first:last].copy())
+
+
+def _decode_with_astropy(opened, number):
     """Decode the stored values of any other compressed image."""
-    content = io.BytesIO(memoryview(buffer)[: buffer.size - rice.SLACK])
-    with fits.open(content, do_not_scale_image_data=True, memmap=False) as hdus:
-        return hdus[number].data
+    # astropy keeps the class of cfitsio's complaints to itself, and derives it from Exception alone.
+    from astropy.io.fits.hdu.compressed._compression import CfitsioException
+
+    with opened() as file, fits.open(file, do_not_scale_image_data=True, memmap=False) as hdus:
+        try:
+            return hdus[number].data
+        except (CfitsioException, RuntimeError) as error:
+            raise ValueError(str(error)) from error
 
 
-def _stored(path, hdus, number, buffer):
-    """Decode the stored values of an image HDU, in the machine's byte order."""
+def _stored(path, opened, file, hdus, number):
+    """Return the stored values of an image HDU as `Rows`."""
     hdu = hdus[number]
     header = hdu.header
     if not header.get("ZIMAGE", False):
-        shape = header["NAXIS2"], header["NAXIS1"]
-        dtype = np.dtype(_DTYPES[header["BITPIX"]])
-        flat = buffer[hdu.data : hdu.data + math.prod(shape) * dtype.itemsize].view(dtype)
-        return flat.reshape(shape).astype(dtype.newbyteorder("="))
+        pixels = np.empty((header["NAXIS2"], header["NAXIS1"]), dtype=_DTYPES[header["BITPIX"]])
+        _fill(path, file, hdu.data, pixels.reshape(-1).view(np.uint8))
+        return _rows_of(pixels)
     try:
         if _is_plain_rice(header):
-            return _decode_rice(header, buffer, hdu.data)
-        decoded = _decode_with_astropy(buffer, number)
-    # RuntimeError and OSError are what astropy makes of cfitsio's own complaints.
-    except (ValueError, TypeError, KeyError, IndexError, OSError, RuntimeError, fits.VerifyError) as error:
+            return _rice_rows(path, opened, file, header, hdu.data)
+        return _rows_of(_decode_with_astropy(opened, number))
+    except (ValueError, TypeError, KeyError, IndexError, OSError, fits.VerifyError) as error:
         raise _damaged(path, f"HDU {number} does not decompress ({error})") from error
-    return np.ascontiguousarray(decoded, dtype=decoded.dtype.newbyteorder("="))
 
 
 def _number(path, header, key, default):
@@ -317,7 +389,7 @@ def _keywords(path, header):
 
 
 def read_stack(path):
-    """Read a PS1 stack image, mask or variance file.
+    """Open a PS1 stack image, mask or variance file.
 
     Parameters
     ----------
@@ -327,7 +399,7 @@ def read_stack(path):
     Returns
     -------
     stack : StackFile
-        `stored`, ndarray of shape (ny, nx): the integers or floats on disk in native byte order (int16 for stacks).
+        `stored`, `Rows` of shape (ny, nx): the integers or floats on disk in native byte order (int16 for stacks).
         Unsigned 16-bit integers, which FITS keeps as int16 with BZERO 32768 and BSCALE 1, come as uint16.
         `keywords`, dict of plain values: BZERO and BSCALE (always; of `stored` as returned, so 0 and 1 for uint16),
         BLANK (only if the header has it) and those of `STACK_KEYWORDS` that the header has; ``PC001001`` is called
@@ -336,38 +408,35 @@ def read_stack(path):
     Raises
     ------
     ValueError
-        If the file is no FITS file, truncated, damaged (a checksum does not hold, a tile does not decode), or has no
-        two-dimensional image. The message names the file.
+        If the file is no FITS file, truncated, damaged (a checksum does not hold), or has no two-dimensional image; and
+        by `stored` where a tile does not decode. The message names the file.
 
     Notes
     -----
-    RICE_1 tiles of one row of 16-bit integers are decoded by `syndiff_tasks.io.rice`, any other form by astropy.
+    RICE_1 tiles of one row of 16-bit integers are decoded by `syndiff_tasks.io.rice`, strip by strip, since 80 MB
+    that are allocated, filled and freed again cost as much as a third of their decoding. Any other form is decoded by
+    astropy, at once.
     """
-    with _naming(path):
-        return _read_stack(path)
-
-
-def _read_stack(path):
-    buffer = _read_bytes(path)
-    hdus = _walk(path, buffer)
-    _verify(path, hdus, buffer)
-    number = next((n for n, hdu in enumerate(hdus) if _is_image(hdu.header)), None)
-    if number is None:
-        raise ValueError(
-            f"{path} has no two-dimensional image ({_contents(hdus)}); "
-            "it is cut short or no PS1 stack file: fetch it again"
-        )
-    keywords = _keywords(path, _image_header(hdus[number].header))
-    stored = _stored(path, hdus, number, buffer)
+    opened = _opener(path)
+    with _naming(path), opened() as file:
+        hdus = _walk(path, file)
+        _verify(path, hdus, file)
+        number = next((n for n, hdu in enumerate(hdus) if _is_image(hdu.header)), None)
+        if number is None:
+            raise ValueError(
+                f"{path} has no two-dimensional image ({_contents(hdus)}); "
+                "it is cut short or no PS1 stack file: fetch it again"
+            )
+        keywords = _keywords(path, _image_header(hdus[number].header))
+        stored = _stored(path, opened, file, hdus, number)
     if stored.dtype == np.int16 and (keywords["BZERO"], keywords["BSCALE"]) == (32768.0, 1.0):
-        stored = stored.view(np.uint16)
-        stored ^= np.uint16(0x8000)
+        stored = stored.converted(np.uint16, lambda rows: rows.view(np.uint16) ^ np.uint16(0x8000))
         keywords.update(BZERO=0.0, BSCALE=1.0)
     return StackFile(stored, keywords)
 
 
 def read_mask(path):
-    """Read a PS1 mask file.
+    """Open a PS1 mask file.
 
     Parameters
     ----------
@@ -391,7 +460,8 @@ def read_mask(path):
             f"{path} holds {stored.dtype} with BZERO {keywords['BZERO']} and BSCALE {keywords['BSCALE']}, "
             "which are no 16 mask bits; is it a mask file?"
         )
-    return StackFile(stored.astype(np.uint16) if stored.itemsize == 1 else stored.view(np.uint16), keywords)
+    # Wrapping turns a sign into bit 15.
+    return StackFile(stored.converted(np.uint16, lambda rows: rows.astype(np.uint16, copy=False)), keywords)
 
 
 # --- reading: FFIs ----------------------------------------------------------------------------------------------------
@@ -464,15 +534,10 @@ def read_ffi_header(path):
         zipped = plain.read(2) == b"\x1f\x8b"
         plain.seek(0)
         stream = igzip.open(plain) if zipped else plain
-
-        def read_at(at, n):
-            stream.seek(at)
-            return stream.read(n)
-
         headers, start = [], 0
         try:
             while len(headers) < 2:
-                header, data = _header(path, read_at, start)
+                header, data = _header(path, stream, start)
                 headers.append(header)
                 start = data + -(-_data_size(path, header) // RECORD) * RECORD
                 if not zipped and start > plain.seek(0, io.SEEK_END):
@@ -507,14 +572,14 @@ def read_ffi(path):
         If the file is no FITS file, truncated, damaged, has no two-dimensional image of floats, or names no camera and
         CCD. The message names the file and what was found.
     """
-    with _naming(path):
-        return _read_ffi(path)
+    opened = _opener(path)
+    with _naming(path), opened() as file:
+        return _read_ffi(path, opened, file)
 
 
-def _read_ffi(path):
-    buffer = _read_bytes(path)
-    hdus = _walk(path, buffer)
-    _verify(path, hdus, buffer)
+def _read_ffi(path, opened, file):
+    hdus = _walk(path, file)
+    _verify(path, hdus, file)
     stated = hdus[0].header.get("NEXTEND", 0)
     if isinstance(stated, int) and stated > len(hdus) - 1:
         raise _damaged(path, f"NEXTEND promises {stated} extensions, and there are {len(hdus) - 1}")
@@ -522,12 +587,12 @@ def _read_ffi(path):
     if not images or images[0] > 1:
         raise _no_ffi(path, _contents(hdus))
     header = _ffi_header(path, [hdu.header for hdu in hdus], images[0])
-    image = _stored(path, hdus, images[0], buffer).astype(np.float32, copy=False)
+    image = _stored(path, opened, file, hdus, images[0])[:].astype(np.float32, copy=False)
     uncertainty = None
     for number in images[1:]:
         candidate = _image_header(hdus[number].header)
         if "uncert" in f"{candidate.get('IMAGTYPE', '')} {candidate.get('EXTNAME', '')}".lower():
-            uncertainty = _stored(path, hdus, number, buffer).astype(np.float32, copy=False)
+            uncertainty = _stored(path, opened, file, hdus, number)[:].astype(np.float32, copy=False)
             if uncertainty.shape != image.shape:
                 raise _damaged(path, f"the uncertainty has shape {uncertainty.shape}, the image {image.shape}")
     return FFIImage(image, header, uncertainty)

@@ -3,7 +3,7 @@
 Decoding is the CPU floor of a skycell. On one 2.5 GHz core an image of 6320 x 6284 noise pixels takes astropy 0.73 s,
 fitsio 1.23 s, ``imagecodecs.rcomp_decode`` (cfitsio's own loop, called per row) 0.50 s, and the loop below 0.10 s: each
 pixel's position in the stream depends on the one before, so a single row waits on its own latency, and two rows decoded
-side by side fill the wait; two pixels a load spare half of the loads, and the processor counts zeros in one instruction.
+side by side fill the wait; two pixels a load spare half of the loads, and zeros are counted in one instruction.
 """
 
 import numba

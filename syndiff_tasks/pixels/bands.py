@@ -19,7 +19,7 @@ ZERO_POINT = 25.0
 BAND_BITS = {"r": 1, "i": 2, "z": 4, "y": 8, "g": 16}
 
 _TABLE_SIZE = 65_536
-#: Rows worked on at once: bounds the float64 temporaries of float32 files to some tens of MB.
+#: Rows worked on at once: those of a stored chunk, so that each is read once, and 40 MB of twelve int16 arrays.
 _STRIP_ROWS = 256
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -51,7 +51,7 @@ class Scaling(NamedTuple):
 
 
 class Band(NamedTuple):
-    """One band of a skycell, or a strip of whole rows of it, as stored.
+    """One band of a skycell as stored: arrays, or what has `shape` and `dtype` and gives strips of rows by slices.
 
     Attributes
     ----------
@@ -193,8 +193,8 @@ def linear_variance(stored, boffset, bsoften, exptime):
 
 
 @functools.lru_cache(maxsize=32)  # the strips of one skycell, 4 bands of an image and a variance, share theirs
-def lookup_table(scaling: Scaling, power: int) -> np.ndarray:
-    """Flux or variance at zero point 25 of each of the 65,536 possible int16 numbers.
+def lookup_table(scaling: Scaling, power: int, weight: float = 1.0) -> np.ndarray:
+    """Weighted flux or variance at zero point 25 of each of the 65,536 possible int16 numbers.
 
     Parameters
     ----------
@@ -202,6 +202,8 @@ def lookup_table(scaling: Scaling, power: int) -> np.ndarray:
         Of the file.
     power : int
         1 for an image, 2 for a variance.
+    weight : float
+        Of the band: a flux counts this often, a variance its square.
 
     Returns
     -------
@@ -210,16 +212,13 @@ def lookup_table(scaling: Scaling, power: int) -> np.ndarray:
         NaN for BLANK, for what no float32 holds, and for a variance that is not positive. Float64, at the price of
         float32, keeps the combined flux right to float32 rounding even where bands cancel.
     """
-    disk = np.arange(_TABLE_SIZE, dtype=np.uint16).view(np.int16)
-    table = _linear(disk, scaling, power)
-    if scaling.blank is not None:
-        table[disk == scaling.blank] = np.nan
+    table = weight**power * _linear(np.arange(_TABLE_SIZE, dtype=np.uint16).view(np.int16), scaling, power)
     table.flags.writeable = False
     return table
 
 
 def combine(bands: Mapping[str, Band | None], weights: Mapping[str, float], shape=None) -> Combined:
-    """Weighted sum of the bands, pixel by pixel, so that strips of rows can be given.
+    """Weighted sum of the bands, pixel by pixel and strip by strip, so that no band need be in memory as a whole.
 
     Parameters
     ----------
@@ -274,7 +273,7 @@ def _counts(stored, boffset, bsoften):
 
 
 def _linear(disk, scaling, power):
-    """Scale stored numbers (blanks not yet looked for) to flux or variance at zero point 25, float64."""
+    """Scale stored numbers to flux or variance at zero point 25, float64."""
     if _is_empty(scaling):
         return np.full(disk.shape, np.nan)
     linear = linear_flux if power == 1 else linear_variance
@@ -286,6 +285,8 @@ def _linear(disk, scaling, power):
     values[~(np.abs(values) <= _FLOAT32_MAX)] = np.nan
     if power == 2:
         values[~(values > 0)] = np.nan
+    if scaling.blank is not None and disk.dtype.kind == "i":
+        values[disk == scaling.blank] = np.nan
     return values
 
 
@@ -323,25 +324,18 @@ def _rows_of(band, rows):
 
 def _fill(out, present, used):
     """Combine the strips of the bands at hand into `out`."""
-    weights = np.array([used[name] for name in present])
     patterns = _Patterns(*_renormalisation(list(present), used))
-    masks = tuple(np.ascontiguousarray(band.mask, np.uint16) for band in present.values())
-    arrays = [(band.image, band.image_scaling, 1) for band in present.values()]
-    arrays += [(band.variance, band.variance_scaling, 2) for band in present.values()]
-    if not present:
-        _blank_rows(patterns, out)
-    elif all(_kind(stored) == "int16" for stored, _, _ in arrays):
-        numbers = tuple(np.ascontiguousarray(stored, np.int16).view(np.uint16) for stored, _, _ in arrays)
-        tables = tuple(lookup_table(scaling, power) for _, scaling, power in arrays)
-        _sum_by_table(numbers, tables, masks, weights, patterns, out)
-    else:
-        _sum_linear(tuple(_linear_rows(*array) for array in arrays), masks, weights, patterns, out)
-
-
-def _blank_rows(patterns, out):
-    out.flux[...] = out.variance[...] = math.nan
     out.mask[...] = 0
-    out.missing[...] = patterns.missing[0]
+    for band in present.values():
+        np.bitwise_or(out.mask, band.mask, out=out.mask)
+    out.missing[...] = patterns.missing[-1]
+    images = [(band.image, band.image_scaling, 1, used[name]) for name, band in present.items()]
+    variances = [(band.variance, band.variance_scaling, 2, used[name]) for name, band in present.items()]
+    if present and all(_kind(stored) == "int16" for stored, *_ in images + variances):
+        _fill_by_table(out, _by_table(images), _by_table(variances), patterns)
+    else:
+        flux, variance = (np.array([_terms(*one) for one in some]) for some in (images, variances))
+        out.flux[...], out.variance[...], out.missing[...] = _renormalised(flux, variance, patterns)
 
 
 def _kind(stored):
@@ -351,10 +345,47 @@ def _kind(stored):
     return kind
 
 
-def _linear_rows(stored, scaling, power):
-    if _kind(stored) == "int16":
-        return lookup_table(scaling, power)[np.ascontiguousarray(stored, np.int16).view(np.uint16)]
-    return _linear(stored, scaling, power)
+def _terms(stored, scaling, power, weight):
+    """Return the weighted flux or variance of the pixels of one band."""
+    _kind(stored)
+    return weight**power * _linear(stored, scaling, power)
+
+
+class _ByTable(NamedTuple):
+    """Images, or variances, of the bands at hand: stored numbers, and what each is worth."""
+
+    numbers: tuple
+    tables: tuple
+
+    def at(self, places):
+        """Return the terms of some pixels, shape (bands, pixels)."""
+        return np.array([table[numbers[places]] for numbers, table in zip(*self, strict=True)])
+
+
+def _by_table(some):
+    numbers = tuple(np.ascontiguousarray(stored, np.int16).view(np.uint16) for stored, *_ in some)
+    return _ByTable(numbers, tuple(lookup_table(*how) for _, *how in some))
+
+
+def _fill_by_table(out, images, variances, patterns):
+    """Take all bands at hand for valid, and then look again at the few pixels where one is not."""
+    factor = patterns.factor[-1]
+    _sum_by_table(*images, factor, out.flux)
+    _sum_by_table(*variances, factor**2, out.variance)
+    places = np.nonzero(np.isnan(out.flux) | np.isnan(out.variance))
+    again = _renormalised(images.at(places), variances.at(places), patterns)
+    out.flux[places], out.variance[places], out.missing[places] = again
+
+
+@numba.njit(cache=True, nogil=True)
+def _sum_by_table(numbers, tables, factor, out):
+    ny, nx = out.shape
+    for y in range(ny):
+        for x in range(nx):
+            total = 0.0
+            for b in range(len(numbers)):
+                total += tables[b][numbers[b][y, x]]
+            out[y, x] = total * factor
 
 
 class _Patterns(NamedTuple):
@@ -374,97 +405,10 @@ def _renormalisation(names, used):
     return np.array(factors), np.array(missing, np.uint8)
 
 
-@numba.njit(cache=True, nogil=True)
-def _sum_by_table(numbers, tables, masks, weights, patterns, out):
-    """Kernel of `combine` for int16 files; `numbers` and `tables`: the images, then the variances."""
-    ny, nx = out.flux.shape
-    n = len(masks)
-    flux, variance = np.empty(nx), np.empty(nx)
-    row = _empty_row(nx)
-    for y in range(ny):
-        _clear(row)
-        for b in range(n):
-            # One table at a time, and no arithmetic beside it: 2 x faster than pixel by pixel.
-            _look_up(numbers[b][y], tables[b], flux)
-            _look_up(numbers[n + b][y], tables[n + b], variance)
-            _add_band(flux, variance, weights[b], 1 << b, row)
-            _add_mask(masks[b][y], row.mask)
-        _finish_row(row, patterns, out, y)
-
-
-@numba.njit(cache=True, nogil=True)
-def _sum_linear(linear, masks, weights, patterns, out):
-    """Kernel of `combine` for float32 files, made linear: the images, then the variances."""
-    ny, nx = out.flux.shape
-    n = len(masks)
-    row = _empty_row(nx)
-    for y in range(ny):
-        _clear(row)
-        for b in range(n):
-            _add_band(linear[b][y], linear[n + b][y], weights[b], 1 << b, row)
-            _add_mask(masks[b][y], row.mask)
-        _finish_row(row, patterns, out, y)
-
-
-class _Row(NamedTuple):
-    """Sums over the bands of one row of pixels."""
-
-    flux: np.ndarray  # float64
-    variance: np.ndarray  # float64
-    valid: np.ndarray  # float64, so that the loop over it is a vector loop; the index into `_Patterns`
-    mask: np.ndarray  # uint16
-
-
-@numba.njit(cache=True, nogil=True)
-def _empty_row(nx):
-    return _Row(np.empty(nx), np.empty(nx), np.empty(nx), np.empty(nx, np.uint16))
-
-
-@numba.njit(cache=True, nogil=True)
-def _clear(row):
-    row.flux[:] = 0
-    row.variance[:] = 0
-    row.valid[:] = 0
-    row.mask[:] = 0
-
-
-@numba.njit(cache=True, nogil=True)
-def _look_up(numbers, table, out):
-    for x in range(out.size):
-        out[x] = table[numbers[x]]
-
-
-@numba.njit(cache=True, nogil=True)
-def _add_band(flux, variance, weight, bit, row):
-    for x in range(flux.size):
-        both = flux[x] + variance[x]
-        ok = both == both  # neither is NaN
-        row.flux[x] += weight * flux[x] if ok else 0.0
-        row.variance[x] += weight * weight * variance[x] if ok else 0.0
-        row.valid[x] += bit if ok else 0.0
-
-
-@numba.njit(cache=True, nogil=True)
-def _add_mask(mask, out):
-    for x in range(out.size):
-        out[x] |= mask[x]
-
-
-@numba.njit(cache=True, nogil=True)
-def _finish_row(row, patterns, out, y):
-    flux, variance, mask, missing = out.flux[y], out.variance[y], out.mask[y], out.missing[y]
-    # A vector loop that takes all bands at hand for valid, then a sparse one: most pixels have them all.
-    every = patterns.factor.size - 1
-    factor, absent = patterns.factor[every], patterns.missing[every]
-    for x in range(flux.size):
-        flux[x] = row.flux[x] * factor
-        variance[x] = row.variance[x] * (factor * factor)
-        mask[x] = row.mask[x]
-        missing[x] = absent
-    for x in range(flux.size):
-        if row.valid[x] != every:
-            pattern = int(row.valid[x])
-            factor = patterns.factor[pattern]
-            flux[x] = row.flux[x] * factor
-            variance[x] = row.variance[x] * (factor * factor)
-            missing[x] = patterns.missing[pattern]
+def _renormalised(flux, variance, patterns):
+    """Sum the valid terms (bands first) of each pixel: flux, variance, and the `missing` byte."""
+    valid = ~np.isnan(flux + variance)
+    pattern = sum((one.astype(np.uint8) << b for b, one in enumerate(valid)), np.zeros(flux.shape[1:], np.uint8))
+    factor = patterns.factor[pattern]
+    flux, variance = (np.where(valid, terms, 0).sum(axis=0) for terms in (flux, variance))
+    return flux * factor, variance * factor**2, patterns.missing[pattern]
