@@ -6,7 +6,12 @@ from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syndiff_tasks.io.rice import SLACK, decode_rows
+from syndiff_tasks.io import rice
+from syndiff_tasks.io.rice import SLACK
+
+
+def decode_rows(*arguments):
+    return rice.decode_rows(*arguments).view(np.int16)
 
 
 def compressed(image):
@@ -38,6 +43,13 @@ def images(draw):
 @settings(max_examples=60, deadline=None)
 def test_any_image_comes_back_as_it_went_into_cfitsio(image):
     assert np.array_equal(decode_rows(*compressed(image), image.shape[1]), image)
+
+
+@given(images())
+@settings(max_examples=20, deadline=None)
+def test_unsigned_pixels_come_with_their_zero_added(image):
+    unsigned = rice.decode_rows(*compressed(image), image.shape[1], 32768)
+    assert unsigned.dtype == np.uint16 and np.array_equal(unsigned, image.astype(int) + 32768)
 
 
 def test_a_long_run_of_zero_bits_is_counted_across_words():

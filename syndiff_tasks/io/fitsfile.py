@@ -70,8 +70,7 @@ class Rows:
     dtype : numpy.dtype
         Type of the pixels, in native byte order.
     read : callable
-        Takes the first row and the one after the last, and returns them as a new array; ValueError where they do not
-        decode.
+        Takes the first row and the one after the last, and returns these rows; ValueError where they do not decode.
     """
 
     shape: tuple
@@ -305,7 +304,7 @@ def _is_plain_rice(header):
     )
 
 
-def _rice_rows(path, opened, file, header, data):
+def _rice_rows(path, opened, file, header, data, unsigned):
     """Return the rows of an image in the archive's form; each strip is read when it is decoded."""
     ny, width = header["NAXIS2"], header["NAXIS1"]
     descriptors = np.empty(ny * width, dtype=np.uint8)
@@ -315,7 +314,7 @@ def _rice_rows(path, opened, file, header, data):
     end = ny * width + header["PCOUNT"]
     if (offsets < 0).any() or (lengths < 0).any() or (offsets > end - heap - lengths).any():
         raise ValueError("a row's descriptor points outside the table")
-    starts = data + heap + offsets
+    starts, nx, dtype = data + heap + offsets, header["ZNAXIS1"], np.dtype(np.uint16 if unsigned else np.int16)
 
     def read(first, last):
         strip = slice(first, last)
@@ -325,16 +324,12 @@ def _rice_rows(path, opened, file, header, data):
         with opened() as again:
             _fill(path, again, begin, stream[: stop - begin])
         try:
-            return rice.decode_rows(stream, starts[strip] - begin, lengths[strip], header["ZNAXIS1"])
+            rows = rice.decode_rows(stream, starts[strip] - begin, lengths[strip], nx, 0x8000 if unsigned else 0)
         except ValueError as error:
             raise _damaged(path, f"does not decompress (counted from row {first}, {error})") from error
+        return rows.view(dtype)
 
-    return Rows((ny, header["ZNAXIS1"]), np.dtype(np.int16), read)
-
-
-def _rows_of(array):
-    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-    return Rows(array.shape, array.dtype, lambda first, last: array[first:last].copy())
+    return Rows((ny, nx), dtype, read)
 
 
 def _decode_with_astropy(opened, number):
@@ -345,24 +340,30 @@ def _decode_with_astropy(opened, number):
     with opened() as file, fits.open(file, do_not_scale_image_data=True, memmap=False) as hdus:
         try:
             return hdus[number].data
-        except (CfitsioException, RuntimeError) as error:
+        except (CfitsioException, RuntimeError, EOFError, zlib.error) as error:
             raise ValueError(str(error)) from error
 
 
 def _stored(path, opened, file, hdus, number):
-    """Return the stored values of an image HDU as `Rows`."""
+    """Return the stored values of an image HDU as `Rows`; those that FITS keeps with BZERO 32768 as uint16."""
     hdu = hdus[number]
     header = hdu.header
-    if not header.get("ZIMAGE", False):
-        pixels = np.empty((header["NAXIS2"], header["NAXIS1"]), dtype=_DTYPES[header["BITPIX"]])
-        _fill(path, file, hdu.data, pixels.reshape(-1).view(np.uint8))
-        return _rows_of(pixels)
     try:
-        if _is_plain_rice(header):
-            return _rice_rows(path, opened, file, header, hdu.data)
-        return _rows_of(_decode_with_astropy(opened, number))
+        bits = header.get("ZBITPIX", header["BITPIX"])
+        unsigned = (bits, header.get("BZERO"), header.get("BSCALE", 1)) == (16, 32768, 1)
+        if not header.get("ZIMAGE", False):
+            pixels = np.empty((header["NAXIS2"], header["NAXIS1"]), dtype=_DTYPES[header["BITPIX"]])
+            _fill(path, file, hdu.data, pixels.reshape(-1).view(np.uint8))
+        elif _is_plain_rice(header):
+            return _rice_rows(path, opened, file, header, hdu.data, unsigned)
+        else:
+            pixels = _decode_with_astropy(opened, number)
     except (ValueError, TypeError, KeyError, IndexError, OSError, fits.VerifyError) as error:
         raise _damaged(path, f"HDU {number} does not decompress ({error})") from error
+    pixels = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
+    if unsigned:
+        pixels = pixels.view(np.uint16) ^ np.uint16(0x8000)
+    return Rows(pixels.shape, pixels.dtype, lambda first, last: pixels[first:last])
 
 
 def _number(path, header, key, default):
@@ -429,8 +430,7 @@ def read_stack(path):
             )
         keywords = _keywords(path, _image_header(hdus[number].header))
         stored = _stored(path, opened, file, hdus, number)
-    if stored.dtype == np.int16 and (keywords["BZERO"], keywords["BSCALE"]) == (32768.0, 1.0):
-        stored = stored.converted(np.uint16, lambda rows: rows.view(np.uint16) ^ np.uint16(0x8000))
+    if stored.dtype == np.uint16:
         keywords.update(BZERO=0.0, BSCALE=1.0)
     return StackFile(stored, keywords)
 

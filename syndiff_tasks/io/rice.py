@@ -121,7 +121,7 @@ def _fill(row, row2, last, last2, x, stop):
 
 
 @numba.njit(cache=True, nogil=True)
-def _decode(stream, starts, lengths, rows):
+def _decode(stream, starts, lengths, zero, rows):
     """Fill `rows`, and return the number of the first broken row, or -1."""
     ny, nx = rows.shape
     width = np.uint64(nx)
@@ -130,7 +130,7 @@ def _decode(stream, starts, lengths, rows):
         row, row2 = rows[j], rows[j2]
         at, at2 = np.uint64(starts[j]) << _U3, np.uint64(starts[j2]) << _U3
         end, end2 = at + (np.uint64(lengths[j]) << _U3), at2 + (np.uint64(lengths[j2]) << _U3)
-        last, last2 = np.int64(_bits(stream, at) >> _U48), np.int64(_bits(stream, at2) >> _U48)
+        last, last2 = zero + np.int64(_bits(stream, at) >> _U48), zero + np.int64(_bits(stream, at2) >> _U48)
         at += _U16
         at2 += _U16
         excess = excess2 = _U0
@@ -185,7 +185,7 @@ def _decode(stream, starts, lengths, rows):
     return -1
 
 
-def decode_rows(stream, starts, lengths, nx):
+def decode_rows(stream, starts, lengths, nx, zero=0):
     """Decode an image whose rows are RICE_1 tiles of 16-bit integers in blocks of 32 pixels.
 
     Parameters
@@ -196,11 +196,14 @@ def decode_rows(stream, starts, lengths, nx):
         First byte of each row in `stream`, and its number of bytes.
     nx : int
         Pixels a row.
+    zero : int, optional
+        Added to every pixel, as a BZERO is.
 
     Returns
     -------
-    rows : ndarray of int16, shape (ny, nx)
-        Pixels as stored: no BZERO or BSCALE applied, blank ones not marked.
+    rows : ndarray of uint16, shape (ny, nx)
+        The lowest 16 bits of pixels as stored and `zero`; of signed pixels, ``rows.view(np.int16)`` are the numbers. No
+        BSCALE is applied, and blank ones are not marked.
 
     Raises
     ------
@@ -221,7 +224,7 @@ def decode_rows(stream, starts, lengths, nx):
         j = int(outside.argmax())
         raise ValueError(f"row {j} should be {lengths[j]} bytes from byte {starts[j]} on, but the data end at {room}")
     rows = np.empty((starts.size, nx), dtype=np.uint16)
-    broken = _decode(stream, starts, lengths, rows)
+    broken = _decode(stream, starts, lengths, zero, rows)
     if broken >= 0:
         raise ValueError(f"row {broken} does not decode to {nx} pixels from its {lengths[broken]} bytes")
-    return rows.view(np.int16)
+    return rows

@@ -363,29 +363,28 @@ class _ByTable(NamedTuple):
 
 
 def _by_table(some):
-    numbers = tuple(np.ascontiguousarray(stored, np.int16).view(np.uint16) for stored, *_ in some)
+    numbers = tuple(np.ascontiguousarray(stored, np.int16).view(np.uint16).reshape(-1) for stored, *_ in some)
     return _ByTable(numbers, tuple(lookup_table(*how) for _, *how in some))
 
 
 def _fill_by_table(out, images, variances, patterns):
     """Take all bands at hand for valid, and then look again at the few pixels where one is not."""
+    flux, variance, missing = (plane.reshape(-1) for plane in (out.flux, out.variance, out.missing))
     factor = patterns.factor[-1]
-    _sum_by_table(*images, factor, out.flux)
-    _sum_by_table(*variances, factor**2, out.variance)
-    places = np.nonzero(np.isnan(out.flux) | np.isnan(out.variance))
+    _sum_by_table(*images, factor, flux)
+    _sum_by_table(*variances, factor**2, variance)
+    places = np.flatnonzero(np.isnan(flux) | np.isnan(variance))
     again = _renormalised(images.at(places), variances.at(places), patterns)
-    out.flux[places], out.variance[places], out.missing[places] = again
+    flux[places], variance[places], missing[places] = again
 
 
 @numba.njit(cache=True, nogil=True)
 def _sum_by_table(numbers, tables, factor, out):
-    ny, nx = out.shape
-    for y in range(ny):
-        for x in range(nx):
-            total = 0.0
-            for b in range(len(numbers)):
-                total += tables[b][numbers[b][y, x]]
-            out[y, x] = total * factor
+    for k in range(out.size):
+        total = 0.0
+        for b in range(len(numbers)):
+            total += tables[b][numbers[b][k]]
+        out[k] = total * factor
 
 
 class _Patterns(NamedTuple):
