@@ -52,8 +52,8 @@ _GZIP_LEVEL = 1
 _GZIP_WINDOW = 31
 """zlib's ``wbits`` for a gzip header and trailer; the header holds no time, so equal products are equal files."""
 
-_PIECE = 1 << 20
-"""Bytes whose checksum is added up at a time; a multiple of 4."""
+_PIECE = 1 << 18
+"""Bytes whose checksum is added up at a time, so few that they are still in the cache; a multiple of 4."""
 
 _STRIP_ROWS = 256
 """Rows compressed at a time: a few MB, so that a map never stands in memory twice."""
