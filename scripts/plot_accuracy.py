@@ -50,7 +50,7 @@ def sampled(sky, pixels, rule=None):
     tess = np.stack(np.meshgrid(lattice.x, lattice.y)) - side // 2
     px, py = np.tensordot(pixels.matrix, tess, axes=1) + pixels.origin[:, None, None]
     area = np.full(px.shape, abs(np.linalg.det(pixels.matrix)))
-    template.integrate(template.read(sky, px, py), area, lattice, (0.0, 0.0), planes)
+    template.integrate(template.read(sky, px, py, area), lattice, (0.0, 0.0), planes)
     return template.Sampled(*(plane.ravel() for plane in planes))
 
 

@@ -836,9 +836,9 @@ def integrate_skycell(tansip, skycell, blurred, lattice, templates):
         Offsets [template px] for which the lattice is laid, and the templates to be filled in.
     """
     at = mapping.native_positions(tansip, skycell, lattice.x, lattice.y, lattice.start, lattice.stop)
-    points = template.read(blurred, at.px, at.py)
+    points = template.read(blurred, at.px, at.py, at.area)
     for offset, planes in templates:
-        template.integrate(points, at.area, lattice, offset, planes)
+        template.integrate(points, lattice, offset, planes)
 
 
 def write_template(path, sampled, frame, plan, offset, described, groups):

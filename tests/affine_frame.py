@@ -21,5 +21,5 @@ def sampled(frame, blurred, box, offset=(0.0, 0.0), rule=None):
     planes = template.blank((y1 - y0, x1 - x0))
     lattice = template.lattice(np.ones((y1 - y0, x1 - x0), bool), (0, 0), rule, [offset])
     px, py, area = positions((matrix, origin + matrix @ [x0, y0]), lattice)
-    template.integrate(template.read(blurred, px, py), area, lattice, offset, planes)
+    template.integrate(template.read(blurred, px, py, area), lattice, offset, planes)
     return template.Sampled(*(plane.ravel() for plane in planes))

@@ -155,8 +155,12 @@ class Points(NamedTuple):
 
     Attributes
     ----------
-    flux, valid, masked, variance : ndarray of float32
-        As those of `psf.Blurred`; 0 off the frame.
+    flux, valid, masked : ndarray of float32
+        Those of `psf.Blurred` times the area of a pixel; 0 off the frame.
+    variance : ndarray of float32
+        That of `psf.Blurred` times the area squared; 0 off the frame.
+    area : ndarray of float32
+        Of a pixel at each point [native px].
     dq : ndarray of uint8
         `DQ` bits of the nearest sample.
     """
@@ -165,6 +169,7 @@ class Points(NamedTuple):
     valid: np.ndarray
     masked: np.ndarray
     variance: np.ndarray
+    area: np.ndarray
     dq: np.ndarray
 
 
@@ -345,7 +350,7 @@ def _spans(owned, density, reach):
     return np.where(some, start * density, 0), np.where(some, (stop - 1) * density + high_x - low_x, 0)
 
 
-def read(blurred, px, py) -> Points:
+def read(blurred, px, py, area=1.0) -> Points:
     """Read a blurred skycell at points.
 
     Parameters
@@ -354,13 +359,16 @@ def read(blurred, px, py) -> Points:
         The blurred skycell.
     px, py : ndarray of float64, shape (ny, nx)
         Native pixels of the skycell, 0-based; NaN where nothing is to be read.
+    area : float or ndarray, shape (ny, nx)
+        Of a template pixel at each point [native px], by which a sum over points becomes one over pixels.
 
     Returns
     -------
     points : Points
         Off the blurred frame, and for NaN, they hold no data.
     """
-    out = Points(*(np.zeros(px.shape, np.float32) for _ in range(4)), np.zeros(px.shape, np.uint8))
+    sums = (np.zeros(px.shape, np.float32) for _ in range(4))
+    out = Points(*sums, np.full(px.shape, area, np.float32), np.zeros(px.shape, np.uint8))
     planes = (blurred.flux, blurred.valid, blurred.masked, blurred.variance)
     _read(planes, blurred.dq, tuple(map(float, blurred.grid)), px, py, out)
     return out
@@ -424,22 +432,21 @@ def _read(planes, dq, grid, px, py, out):
                 continue
             column, row = np.uint32(x), np.uint32(y)
             wx, wy = spline_weights(np.float32(x - column)), spline_weights(np.float32(y - row))
-            out.flux[j, i] = _interpolate(flux, row, column, wx, wy)
-            out.valid[j, i] = _interpolate(valid, row, column, wx, wy)
-            out.masked[j, i] = _interpolate(masked, row, column, wx, wy)
-            out.variance[j, i] = _interpolate(variance, row, column, wx, wy)
+            area = out.area[j, i]
+            out.flux[j, i] = _interpolate(flux, row, column, wx, wy) * area
+            out.valid[j, i] = _interpolate(valid, row, column, wx, wy) * area
+            out.masked[j, i] = _interpolate(masked, row, column, wx, wy) * area
+            out.variance[j, i] = _interpolate(variance, row, column, wx, wy) * area * area
             out.dq[j, i] = dq[np.uint32(y + half), np.uint32(x + half)]
 
 
-def integrate(points: Points, area, lattice: Lattice, offset, planes: Sampled):
+def integrate(points: Points, lattice: Lattice, offset, planes: Sampled):
     """Integrate a blurred skycell over the pixels that it owns, at one offset.
 
     Parameters
     ----------
     points : Points
         The skycell read on the lattice.
-    area : ndarray of float64, shape (ny, nx)
-        Of a template pixel at each point [native px].
     lattice : Lattice
     offset : (float, float)
         (dx, dy) [template px], one of those for which the lattice is laid.
@@ -454,7 +461,7 @@ def integrate(points: Points, area, lattice: Lattice, offset, planes: Sampled):
     x, y = (weights(lattice.rule, value if lattice.rule.blur is not None else 0.0) for value in offset)
     tapers = (x.flux, x.variance, x.inside), (y.flux, y.variance, y.inside)
     start = x.first - lattice.first_x, y.first - lattice.first_y, lattice.rule.density
-    _integrate(points, np.asarray(area, np.float32), start, tapers, lattice.owned, _part(planes, lattice))
+    _integrate(points, start, tapers, lattice.owned, _part(planes, lattice))
 
 
 def _part(planes, lattice):
@@ -464,12 +471,12 @@ def _part(planes, lattice):
 
 
 @numba.njit(cache=True, nogil=True)
-def _integrate(points, area, start, tapers, owned, out):
+def _integrate(points, start, tapers, owned, out):
     x_start, y_start, density = start
     (flux_x, variance_x, inside_x), (flux_y, variance_y, inside_y) = tapers
     taps = len(flux_x)
-    lines = np.empty((5, area.shape[1]), np.float32)
-    bits = np.empty(area.shape[1], np.uint8)
+    lines = np.empty((5, points.dq.shape[1]), np.float32)
+    bits = np.empty(points.dq.shape[1], np.uint8)
     for y in range(owned.shape[0]):
         begin, end = _owned(owned[y])
         if begin == end:
@@ -479,12 +486,11 @@ def _integrate(points, area, start, tapers, owned, out):
         bits[columns] = 0
         for tap in range(taps):
             row = y * density + y_start + tap
-            of_row, weight = area[row, columns], flux_y[tap]
-            _add(weight, points.flux[row, columns], of_row, lines[0, columns])
-            _add(weight, points.valid[row, columns], of_row, lines[1, columns])
-            _add(weight, points.masked[row, columns], of_row, lines[2, columns])
-            _add_squared(variance_y[tap], points.variance[row, columns], of_row, lines[3, columns])
-            _add_one(weight, of_row, lines[4, columns])
+            _add(flux_y[tap], points.flux[row, columns], lines[0, columns])
+            _add(flux_y[tap], points.valid[row, columns], lines[1, columns])
+            _add(flux_y[tap], points.masked[row, columns], lines[2, columns])
+            _add(variance_y[tap], points.variance[row, columns], lines[3, columns])
+            _add(flux_y[tap], points.area[row, columns], lines[4, columns])
             if inside_y[tap]:
                 _flag(points.dq[row, columns], bits[columns])
         for x in range(begin, end):
@@ -509,13 +515,7 @@ def _owned(line):
 
 
 @numba.njit(inline="always")
-def _add(weight, plane, area, line):
-    for i in range(len(line)):
-        line[i] += weight * (plane[i] * area[i])
-
-
-@numba.njit(inline="always")
-def _add_one(weight, plane, line):
+def _add(weight, plane, line):
     for i in range(len(line)):
         line[i] += weight * plane[i]
 
@@ -524,12 +524,6 @@ def _add_one(weight, plane, line):
 def _flag(flags, bits):
     for i in range(len(bits)):
         bits[i] |= flags[i]
-
-
-@numba.njit(inline="always")
-def _add_squared(weight, plane, area, line):
-    for i in range(len(line)):
-        line[i] += weight * (plane[i] * area[i] * area[i])
 
 
 @numba.njit(inline="always")
