@@ -7,7 +7,6 @@ import math
 import warnings
 from typing import NamedTuple
 
-import affine_frame
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -17,6 +16,7 @@ from real_data import present
 from scipy.ndimage import gaussian_filter
 
 from syndiff_tasks import stages
+from syndiff_tasks.demo import affine
 from syndiff_tasks.geometry import ffi, mapping, rings
 from syndiff_tasks.io import fitsfile
 from syndiff_tasks.pixels import bands, blocks, psf, template
@@ -154,7 +154,7 @@ def in_squares(galaxy, sky, blank):
     side, first = 82, REACH + 120 - 82 * 7 // 2
     x, y = (a.ravel() for a in np.meshgrid(*2 * [first + side * np.arange(7)]))
     origin = np.add(galaxy.corner, first + (side - 1) / 2 - REACH)
-    found = affine_frame.sampled((side * np.eye(2), origin), sky, (0, 0, 7, 7))
+    found = affine.sampled(sky, (side * np.eye(2), origin), (0, 0, 7, 7))
 
     def plain(plane):
         smooth = gaussian_filter(amid_zeros(plane), SIGMA, mode="constant", truncate=7)

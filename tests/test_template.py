@@ -8,11 +8,11 @@ import math
 import numpy as np
 import pytest
 import real_data
-from affine_frame import sampled
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.interpolate import RectBivariateSpline
 from scipy.special import erf
 
+from syndiff_tasks.demo.affine import sampled
 from syndiff_tasks.pixels import template
 from syndiff_tasks.pixels.blocks import to_blocks
 from syndiff_tasks.pixels.mask import DQ, bit_mask
@@ -45,7 +45,7 @@ def nodes(frame, x, y, count):
 
 def pixels(frame, blurred, reach, offset=(0.0, 0.0), rule=None):
     """Template of the pixels -reach .. reach, in the order of `grid_of`."""
-    return sampled(frame, blurred, (-reach, -reach, reach + 1, reach + 1), offset, rule)
+    return sampled(blurred, frame, (-reach, -reach, reach + 1, reach + 1), offset, rule)
 
 
 def star_image(size, star, sigma=STAR):
@@ -177,7 +177,7 @@ def test_masked_counts_native_pixels_with_a_bit():
 def test_without_data_flux_is_nan_and_dq_says_so():
     frame = affine(size=300)
     blurred = gaussian_blur(blocks_of(np.ones((300, 300)), 4), 20, ignore=0)
-    found = sampled(frame, blurred, (0, 0, 41, 1))
+    found = sampled(blurred, frame, (0, 0, 41, 1))
     assert np.isfinite(found.flux[0]) and found.dq[0] == 0
     for plane in (found.flux, found.variance):
         assert np.isnan(plane[10:]).all()
