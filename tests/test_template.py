@@ -394,19 +394,19 @@ def made_up_prf():
     return response(at[None, :], at[:, None]), response
 
 
-def prf_template(prf, star, size=1000, bin=4):
+def prf_of_a_star(prf, star, size=1000, bin=4):
     frame = affine(size=size)
     kernel = resample_prf(prf, np.linalg.inv(frame[0]), bin)
     point = star_image(size, star, sigma=0.8)  # as good as a point beside a TESS pixel, and well sampled itself
-    blurred = prf_blur(blocks_of(point, bin), kernel, ignore=0)
-    return frame, pixels(frame, blurred, 3)
+    return frame, prf_blur(blocks_of(point, bin), kernel, ignore=0)
 
 
 def test_template_with_a_prf_is_what_each_pixel_receives_of_the_star():
     prf, response = made_up_prf()
     star = (512.3, 488.9)
     x, y = grid_of(3)
-    frame, found = prf_template(prf, star)
+    frame, blurred = prf_of_a_star(prf, star)
+    found = pixels(frame, blurred, 3)
     u, v = np.linalg.solve(frame[0], np.array(star) - frame[1])
     truth = response(x - u, y - v) / (prf.sum() / 81)
     flux = found.flux * found.coverage
@@ -420,7 +420,8 @@ def test_template_with_a_real_prf_is_the_prf_at_the_pixel_centres():
     for prf in real_data.prfs():
         star = (480.4, 521.7)
         x, y = grid_of(3)
-        frame, found = prf_template(prf, star)
+        frame, blurred = prf_of_a_star(prf, star)
+        found = pixels(frame, blurred, 3)
         u, v = np.linalg.solve(frame[0], np.array(star) - frame[1])
         at = (np.arange(117) - 58) / 9
         truth = RectBivariateSpline(at, at, prf)(y - v, x - u, grid=False) / (prf.sum() / 81)
@@ -444,10 +445,30 @@ def test_variance_with_a_kernel_is_the_sum_of_squared_shares():
     assert_allclose(found.variance, (share**2 * variance).sum(axis=(1, 2)) / coverage**2, rtol=0.03)
 
 
-def test_a_prf_is_read_at_the_centres_of_the_moved_pixels():
-    chosen = rule(None, 82.0)
-    laid = template.lattice(np.ones((2, 3), bool), (10, 20), chosen, [(0.25, -0.5)])
-    assert_array_equal(laid.x, [9.75, 10.75, 11.75])
-    assert_array_equal(laid.y, [20.5, 21.5])
-    assert template.together(chosen, ["a", "b"]) == [["a"], ["b"]]
-    assert template.together(rule(40, 82.0), ["a", "b"]) == [["a", "b"]]
+def points_asked_for(sigma, offsets):
+    """Columns and rows of each reading of a sky."""
+    laid = template.lattice(np.ones((2, 3), bool), (10, 20), rule(sigma, 82.0), offsets)
+    asked = []
+
+    def positions(x, y, start, stop):
+        asked.append((x.tolist(), y.tolist()))
+        return *np.full((2, len(y), len(x)), np.nan), 82.0**2
+
+    blurred = gaussian_blur(blocks_of(np.ones((40, 40)), 4), 8, ignore=0)
+    template.integrate(blurred, laid, positions, [template.blank((2, 3)) for _ in offsets])
+    return asked
+
+
+def test_a_prf_is_read_at_the_centres_of_the_moved_pixels_and_a_gaussian_sky_once_for_all_offsets():
+    offsets = [(0.25, -0.5), (1.0, 2.0)]
+    assert points_asked_for(None, offsets) == [([9.75, 10.75, 11.75], [20.5, 21.5]), ([9, 10, 11], [18, 19])]
+    assert len(points_asked_for(40, offsets)) == 1
+
+
+@pytest.mark.parametrize("offset", [(0.25, -0.5), (-1.0, 0.1)])
+def test_an_offset_with_a_prf_is_a_sky_moved_as_far(offset):
+    prf, _ = made_up_prf()
+    (matrix, origin), blurred = prf_of_a_star(prf, (512.3, 488.9))
+    moved = pixels((matrix, origin), blurred, 3, offset)
+    for plane, other in zip(moved, pixels((matrix, origin - matrix @ offset), blurred, 3), strict=True):
+        assert_allclose(plane, other, rtol=1e-5, atol=1e-6)

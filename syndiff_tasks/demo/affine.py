@@ -31,8 +31,10 @@ def sampled(blurred, frame, box, offset=(0.0, 0.0), rule=None):
     area = abs(np.linalg.det(matrix))
     planes = template.blank((y1 - y0, x1 - x0))
     rule = rule or template.rule(blurred.sigma, area**0.5)
-    lattice = template.lattice(np.ones(planes.dq.shape, bool), (0, 0), rule, [offset])
-    tess = np.stack(np.meshgrid(lattice.x + x0, lattice.y + y0))
-    px, py = np.tensordot(matrix, tess, axes=1) + np.reshape(origin, (2, 1, 1))
-    template.integrate(template.read(blurred, px, py, area), lattice, offset, planes)
+    lattice = template.lattice(np.ones(planes.dq.shape, bool), (x0, y0), rule, [offset])
+
+    def positions(x, y, start, stop):
+        return *(np.tensordot(matrix, np.meshgrid(x, y), axes=1) + np.reshape(origin, (2, 1, 1))), area
+
+    template.integrate(blurred, lattice, positions, [planes])
     return template.Sampled(*(plane.ravel() for plane in planes))

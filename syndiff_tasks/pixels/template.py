@@ -122,7 +122,7 @@ class Weights(NamedTuple):
 
 
 class Lattice(NamedTuple):
-    """Points at which one skycell is read.
+    """Points that the pixels of one skycell need, at some offsets.
 
     Attributes
     ----------
@@ -134,9 +134,9 @@ class Lattice(NamedTuple):
         Index of the first column and row, counted as `Weights.first` is, from the corner.
     owned : ndarray of bool, shape (rows, columns)
         Which pixels from the corner on are the skycell's.
-    corner : (int, int)
-        x and y of the first of these in the template.
     rule : Rule
+    offsets : sequence of (float, float)
+        (dx, dy) [template px].
     """
 
     x: np.ndarray
@@ -146,8 +146,8 @@ class Lattice(NamedTuple):
     first_x: int
     first_y: int
     owned: np.ndarray
-    corner: tuple
     rule: Rule
+    offsets: list
 
 
 class Points(NamedTuple):
@@ -236,7 +236,8 @@ def weights(rule: Rule, offset: float) -> Weights:
     ----------
     rule : Rule
     offset : float
-        The pixel X shows the sky about X - offset [template px]. With a PRF it is 0: the lattice itself is moved.
+        The pixel X shows the sky about X - offset [template px]. With a PRF it is the points that are moved, and the
+        one weight is 1.
 
     Returns
     -------
@@ -290,14 +291,6 @@ def _variance_weights(at, width):
     return math.sqrt(4 * math.pi) * width * mean * found / found.sum()
 
 
-def together(rule: Rule, offsets) -> list:
-    """Divide a list, an entry an offset, into those that share a lattice: all, but each alone with a PRF.
-
-    A PRF is no smooth sky to be interpolated from points: it is read at the very centres of the moved pixels.
-    """
-    return [offsets] if rule.blur is not None else [[one] for one in offsets]
-
-
 def lattice(owned, corner, rule: Rule, offsets) -> Lattice:
     """Lay the points that all pixels of a skycell need, at all offsets.
 
@@ -309,27 +302,24 @@ def lattice(owned, corner, rule: Rule, offsets) -> Lattice:
         x and y of that part's first pixel in the template.
     rule : Rule
     offsets : sequence of (float, float)
-        (dx, dy) [template px]. With a PRF only one, to which the lattice is moved.
+        (dx, dy) [template px].
 
     Returns
     -------
     lattice : Lattice
         The same points for any offsets, only more or less of them.
     """
-    moved = (0.0, 0.0) if rule.blur is not None else offsets[0]
-    reach = [_reach(rule, [offset[axis] for offset in offsets]) for axis in (0, 1)]
-    axes = []
-    for axis, (low, high) in enumerate(reach):
-        index = np.arange(low, (owned.shape[1 - axis] - 1) * rule.density + high)
-        axes.append(corner[axis] + (index + 0.5) / rule.density - 0.5 - moved[axis])
+    reach = [_reach(rule, along) for along in zip(*offsets, strict=True)]
+    x, y = (
+        first + (np.arange(low, (pixels - 1) * rule.density + high) + 0.5) / rule.density - 0.5
+        for first, pixels, (low, high) in zip(corner, owned.shape[::-1], reach, strict=True)
+    )
     start, stop = _spans(owned, rule.density, reach)
-    return Lattice(*axes, start, stop, reach[0][0], reach[1][0], owned, tuple(map(int, corner)), rule)
+    return Lattice(x, y, start, stop, reach[0][0], reach[1][0], owned, rule, offsets)
 
 
 def _reach(rule, offsets):
     """First point, and one past the last, that pixel 0 needs at any of these offsets along an axis."""
-    if rule.blur is None:
-        return 0, 1
     first = [weights(rule, offset).first for offset in (min(offsets), max(offsets))]
     return min(first), max(first) + rule.taps
 
@@ -440,34 +430,36 @@ def _read(planes, dq, grid, px, py, out):
             out.dq[j, i] = dq[np.uint32(y + half), np.uint32(x + half)]
 
 
-def integrate(points: Points, lattice: Lattice, offset, planes: Sampled):
-    """Integrate a blurred skycell over the pixels that it owns, at one offset.
+def integrate(blurred, lattice: Lattice, positions, templates):
+    """Integrate a blurred skycell over the pixels that it owns.
 
     Parameters
     ----------
-    points : Points
-        The skycell read on the lattice.
+    blurred : syndiff_tasks.pixels.psf.Blurred
+        The blurred skycell.
     lattice : Lattice
-    offset : (float, float)
-        (dx, dy) [template px], one of those for which the lattice is laid.
-    planes : Sampled
-        Of the whole template; the skycell's own pixels are filled in.
+        Of its pixels.
+    positions : callable
+        Takes x, y, start and stop of the lattice, x and y moved for a PRF; returns native px and py of its points, and
+        the area of a pixel there, as `read` takes them.
+    templates : list of Sampled
+        One for each offset of the lattice, of the shape of ``lattice.owned``; what the skycell owns is filled in.
 
     Notes
     -----
     Flux is A int(f) / int(v), f and v the blurred flux and valid weight, A the pixel's area; coverage int(v) / A. The
     variance, see `weights`, is divided by the coverage squared. Points off the blurred frame hold no data.
     """
-    x, y = (weights(lattice.rule, value if lattice.rule.blur is not None else 0.0) for value in offset)
-    tapers = (x.flux, x.variance, x.inside), (y.flux, y.variance, y.inside)
-    start = x.first - lattice.first_x, y.first - lattice.first_y, lattice.rule.density
-    _integrate(points, start, tapers, lattice.owned, _part(planes, lattice))
-
-
-def _part(planes, lattice):
-    """Return the part of a template's planes that a lattice is for."""
-    (x, y), (ny, nx) = lattice.corner, lattice.owned.shape
-    return Sampled(*(plane[y : y + ny, x : x + nx] for plane in planes))
+    pairs = list(zip(lattice.offsets, templates, strict=True))
+    # A PRF is no smooth sky to be interpolated from points: it is read at the very centres of the moved pixels.
+    is_prf = lattice.rule.blur is None
+    readings = [(pair[0], [pair]) for pair in pairs] if is_prf else [((0.0, 0.0), pairs)]
+    for (dx, dy), some in readings:
+        points = read(blurred, *positions(lattice.x - dx, lattice.y - dy, lattice.start, lattice.stop))
+        for offset, planes in some:
+            x, y = (weights(lattice.rule, along) for along in offset)
+            start = x.first - lattice.first_x, y.first - lattice.first_y, lattice.rule.density
+            _integrate(points, start, (x[1:], y[1:]), lattice.owned, planes)
 
 
 @numba.njit(cache=True, nogil=True)
