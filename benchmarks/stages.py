@@ -212,17 +212,17 @@ def _store(read, raw):
 # --- how much: sky and blur ------------------------------------------------------------------------------------------
 
 
-def sources(folder):
+def sources(folder, made=made_up.combined):
     """Own: the pixels of sources."""
-    combined = made_up.combined(folder)
+    combined = made(folder)
     return lambda: {"pixels": float(background.sources(combined.flux, combined.mask).mean())}
 
 
-def sources_by_sep(folder):
+def sources_by_sep(folder, made=made_up.combined):
     """Peer: plain sep on the whole image, with its cleaning; tells how many of our pixels differ."""
     import sep
 
-    combined = made_up.combined(folder)
+    combined = made(folder)
     ours = background.sources(combined.flux, combined.mask)
     flux, blank = combined.flux.copy(), np.isnan(combined.flux)
     sep.set_extract_pixstack(20_000_000)
