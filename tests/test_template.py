@@ -294,9 +294,16 @@ def test_a_lattice_for_more_offsets_holds_the_same_points():
     assert_array_equal(more.y[up : up + len(few.y)], few.y)
 
 
+def in_two_pieces():
+    """Which pixels are a skycell's: corners cut off, no row of its own in the middle, and one pixel of another's."""
+    owned = np.tri(16, 9, 2, dtype=bool)
+    owned[4:10] = owned[12, 3] = False
+    return owned
+
+
 def test_points_that_no_owned_pixel_needs_are_not_asked_for():
     chosen = rule(40, 82.0)
-    owned = np.tri(7, 9, 2, dtype=bool)
+    owned = in_two_pieces()
     offsets = [(0.1, -0.2), (0.6, 0.3)]
     laid = template.lattice(owned, (50, 60), chosen, offsets)
     needed = np.zeros((len(laid.y), len(laid.x)), bool)
@@ -310,6 +317,23 @@ def test_points_that_no_owned_pixel_needs_are_not_asked_for():
         asked[row, start:stop] = True
     assert not (needed & ~asked).any()
     assert asked.sum() < 1.1 * needed.sum() < 0.9 * needed.size
+
+
+def test_owned_pixels_are_filled_in_as_if_all_were_owned_and_others_are_left_alone():
+    frame, owned = affine(scale=20.5, size=400), in_two_pieces()
+    blurred = gaussian_blur(blocks_of(star_image(400, (230.1, 220.7)), 4), 10, ignore=0)
+    made = []
+    for pieces in (owned, np.ones_like(owned)):
+        laid = template.lattice(pieces, (-4, -8), rule(10, 20.5), [(0.3, 0.1)])
+        made.append(template.blank(owned.shape))
+
+        def positions(x, y, start, stop):
+            return *(np.tensordot(frame[0], np.meshgrid(x, y), axes=1) + frame[1][:, None, None]), 20.5**2
+
+        template.integrate(blurred, laid, positions, made[-1:])
+    for alone, among, empty in zip(*made, template.blank(owned.shape), strict=True):
+        assert_array_equal(alone, np.where(owned, among, empty))
+    assert np.isfinite(made[1].flux).all()
 
 
 def shares(frame, x, y, size, sigma):

@@ -67,7 +67,7 @@ class Sampled(NamedTuple):
     masked : ndarray of float32
         Effective number of valid native pixels with any mask bit.
     dq : ndarray of uint8
-        OR of the `DQ` bits of the blurred blocks; NO_PS1 without data.
+        OR of the `DQ` bits at the points in the pixel; NO_PS1 without data.
     """
 
     flux: np.ndarray
@@ -127,7 +127,7 @@ class Lattice(NamedTuple):
     Attributes
     ----------
     x, y : ndarray of float64, shapes (nx,), (ny,)
-        Where the columns and rows of points are [0-based template px].
+        Where the columns and rows of points are [0-based template px], those of a PRF before they are moved.
     start, stop : ndarray of int64, shape (ny,)
         The columns that are needed in each row, half-open.
     first_x, first_y : int
@@ -260,7 +260,8 @@ def weights(rule: Rule, offset: float) -> Weights:
     variance be, and are scaled such that a constant variance comes out exactly.
     """
     if rule.blur is None:
-        return Weights(0, *(np.ones(1, np.float32) for _ in range(2)), np.ones(1, bool))
+        one = np.ones(1, np.float32)
+        return Weights(0, one, one, np.ones(1, bool))
     first, at, flux = _flux_weights(rule.density, rule.taps, rule.sky, offset)
     inside = np.abs(at) <= 0.5 + 0.5 / rule.density + 1e-9
     return Weights(first, flux.astype(np.float32), _variance_weights(at, rule.blur).astype(np.float32), inside)
@@ -328,9 +329,7 @@ def _spans(owned, density, reach):
     """First column and one past the last that each row of points needs for the pixels that are owned."""
     (low_x, high_x), (low_y, high_y) = reach
     rows = (len(owned) - 1) * density + high_y - low_y
-    seen = owned.any(axis=1)
-    begin = np.where(seen, owned.argmax(axis=1), owned.shape[1])
-    end = np.where(seen, owned.shape[1] - owned[:, ::-1].argmax(axis=1), 0)
+    begin, end = np.transpose([_owned(line) for line in owned])
     start, stop = np.full(rows, owned.shape[1]), np.zeros(rows, int)
     for point in range(high_y - low_y):
         of_row = slice(point, point + (len(owned) - 1) * density + 1, density)
@@ -350,7 +349,8 @@ def read(blurred, px, py, area=1.0) -> Points:
     px, py : ndarray of float64, shape (ny, nx)
         Native pixels of the skycell, 0-based; NaN where nothing is to be read.
     area : float or ndarray, shape (ny, nx)
-        Of a template pixel at each point [native px], by which a sum over points becomes one over pixels.
+        Of a template pixel at each point [native px], so that weights of sum 1 make integrals over a pixel; with 1 the
+        values are those per native pixel.
 
     Returns
     -------
@@ -471,7 +471,7 @@ def _integrate(points, start, tapers, owned, out):
     bits = np.empty(points.dq.shape[1], np.uint8)
     for y in range(owned.shape[0]):
         begin, end = _owned(owned[y])
-        if begin == end:
+        if begin >= end:
             continue
         columns = slice(begin * density + x_start, (end - 1) * density + x_start + taps)
         lines[:, columns] = 0
@@ -497,11 +497,11 @@ def _integrate(points, start, tapers, owned, out):
 
 @numba.njit(cache=True, nogil=True)
 def _owned(line):
-    """First and one past the last pixel of a line that are owned; equal where there is none."""
+    """First and one past the last pixel of a line that are owned; where there is none, its length and 0."""
     begin, end = 0, len(line)
-    while begin < end and not line[begin]:
+    while begin < len(line) and not line[begin]:
         begin += 1
-    while end > begin and not line[end - 1]:
+    while end > 0 and not line[end - 1]:
         end -= 1
     return begin, end
 
