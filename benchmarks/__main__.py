@@ -50,6 +50,12 @@ def plan(folder):
         ),
         Stage("the task CombineBands, from the raw group", (stages.combine_stored, in_folder), (), None),
         Stage("sources against sky", (stages.sources, in_folder), ((stages.sources_by_sep, in_folder),), 4.4),
+        Stage(
+            "sources, crowded field",
+            (stages.sources, (folder, made_up.crowded)),
+            ((stages.sources_by_sep, (folder, made_up.crowded)),),
+            54.0,
+        ),
         Stage("native pixels to blocks", (stages.to_blocks, in_folder), (), None),
         Stage(
             "blur",

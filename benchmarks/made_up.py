@@ -19,6 +19,7 @@ from syndiff_tasks.pixels import bands
 
 SEED = 1
 NAME = "skycell.2611.071"
+CROWDED = 500_000  # stars a square degree, as near the Milky Way's plane: 100,000 on the skycell, a fifth of its pixels
 SIGMA = 40.0
 WEIGHTS = {"r": 0.238, "i": 0.344, "z": 0.283, "y": 0.135}
 RECIPE = stages.Recipe(tuple(WEIGHTS.items()), "none", (12,), "flag", 4)
@@ -70,6 +71,12 @@ def strip(read):
 def combined(folder):
     """Return the skycell's `bands.Combined`."""
     return bands.combine(strip(stored(folder)), WEIGHTS)
+
+
+def crowded(folder):
+    """Return the skycell's `bands.Combined` with the stars of a crowded field added to its flux."""
+    made, sources = combined(folder), field.make_field(SEED, density=CROWDED).sources
+    return made._replace(flux=made.flux + archive.render_signal(skycell(), sources, "i", archive.Rendering()))
 
 
 @functools.cache

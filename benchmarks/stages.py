@@ -15,7 +15,7 @@ from benchmarks import made_up
 from syndiff_tasks import stages
 from syndiff_tasks.demo import frame
 from syndiff_tasks.demo.truth import astropy_wcs
-from syndiff_tasks.geometry import ffi, footprint, mapping, rings
+from syndiff_tasks.geometry import footprint, mapping, rings
 from syndiff_tasks.io import archive as names
 from syndiff_tasks.io import fitsfile, store
 from syndiff_tasks.pixels import background, blocks, psf, template
@@ -212,17 +212,17 @@ def _store(read, raw):
 # --- how much: sky and blur ------------------------------------------------------------------------------------------
 
 
-def sources(folder):
+def sources(folder, made=made_up.combined):
     """Own: the pixels of sources."""
-    combined = made_up.combined(folder)
+    combined = made(folder)
     return lambda: {"pixels": float(background.sources(combined.flux, combined.mask).mean())}
 
 
-def sources_by_sep(folder):
+def sources_by_sep(folder, made=made_up.combined):
     """Peer: plain sep on the whole image, with its cleaning; tells how many of our pixels differ."""
     import sep
 
-    combined = made_up.combined(folder)
+    combined = made(folder)
     ours = background.sources(combined.flux, combined.mask)
     flux, blank = combined.flux.copy(), np.isnan(combined.flux)
     sep.set_extract_pixstack(20_000_000)
@@ -326,17 +326,17 @@ def _integrated(blurred, offsets):
     owned[y - box[0].start, x - box[1].start] = True
     rule = template.rule(blurred.sigma, mapping.pixel_scale(frame.TANSIP, skycell))
     moved = [(0.005 * n, -0.003 * n) for n in range(offsets)]
-    templates = [(offset, template.blank(owned.shape)) for offset in moved]
-    lattice = template.lattice(owned, (0, 0), rule, moved)
-    cut = ffi.cropped(frame.TANSIP, box[1].start, box[0].start)
-    stages.integrate_skycell(cut, skycell, blurred, lattice, templates)
+    templates = [template.blank(owned.shape) for _ in moved]
+    lattice = template.lattice(owned, (box[1].start, box[0].start), rule, moved)
+    positions = functools.partial(mapping.native_positions, frame.TANSIP, skycell)
+    template.integrate(blurred, lattice, positions, templates)
     return templates, box
 
 
 def downsample(folder, offsets):
     """Own: one blurred skycell integrated over its TESS pixels at so many offsets, all planes."""
     blurred = _blurred(folder)
-    return lambda: {"pixels": int((_integrated(blurred, offsets)[0][0][1].coverage > 0).sum())}
+    return lambda: {"pixels": int((_integrated(blurred, offsets)[0][0].coverage > 0).sum())}
 
 
 def read_and_downsample(folder, offsets):
@@ -368,7 +368,7 @@ def downsample_by_reproject(folder, method):
 
     skycell = made_up.skycell()
     native = ndimage.gaussian_filter(_filled(folder), made_up.SIGMA, mode="constant", truncate=6)
-    [(_, ours)], box = _integrated(_blurred(folder), 1)
+    [ours], box = _integrated(_blurred(folder), 1)
     target = astropy_wcs(frame.TANSIP)[box]
     area = ours.count / np.maximum(ours.coverage, 1e-3)
     # The brightest pixels, where any error is largest.

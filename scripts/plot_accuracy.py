@@ -17,6 +17,7 @@ import numpy as np
 from astropy.io import fits
 from scipy.special import erf
 
+from syndiff_tasks.demo import affine
 from syndiff_tasks.demo import frame as demo_frame
 from syndiff_tasks.demo.gaussians import DISC, Gaussians, Mixture, deposit
 from syndiff_tasks.geometry import ffi, mapping, rings
@@ -43,15 +44,8 @@ class Pixels(NamedTuple):
 
 def sampled(sky, pixels, rule=None):
     """Template of these pixels, as `template.Sampled` of 1-D arrays."""
-    side = 2 * round(pixels.x.max()) + 1
-    rule = rule or template.rule(sky.sigma, abs(np.linalg.det(pixels.matrix)) ** 0.5)
-    planes = template.blank((side, side))
-    lattice = template.lattice(np.ones((side, side), bool), (0, 0), rule, [(0.0, 0.0)])
-    tess = np.stack(np.meshgrid(lattice.x, lattice.y)) - side // 2
-    px, py = np.tensordot(pixels.matrix, tess, axes=1) + pixels.origin[:, None, None]
-    area = np.full(px.shape, abs(np.linalg.det(pixels.matrix)))
-    template.integrate(template.read(sky, px, py), area, lattice, (0.0, 0.0), planes)
-    return template.Sampled(*(plane.ravel() for plane in planes))
+    half = round(pixels.x.max())
+    return affine.sampled(sky, (pixels.matrix, pixels.origin), (-half, -half, half + 1, half + 1), rule=rule)
 
 
 def turned(half, angle=0.6, size=SIZE):

@@ -812,33 +812,12 @@ def integrate(plan, frame, groups, offsets, oversampling, progress):
         skycell = plan.skycells[index]
         blurred = read_blurred(groups[skycell.name].path)
         rule = template.rule(blurred.sigma, mapping.pixel_scale(plan.tansip, skycell) / oversampling)
-        owned, corner = frame.owner[box] == index, (box[1].start, box[0].start)
-        for some in template.together(rule, list(zip(fine, templates, strict=True))):
-            lattice = template.lattice(owned, corner, rule, [offset for offset, _ in some])
-            integrate_skycell(frame.tansip, skycell, blurred, lattice, some)
+        lattice = template.lattice(frame.owner[box] == index, (box[1].start, box[0].start), rule, fine)
+        positions = functools.partial(mapping.native_positions, frame.tansip, skycell)
+        parts = [template.Sampled(*(plane[box] for plane in planes)) for planes in templates]
+        template.integrate(blurred, lattice, positions, parts)
         progress.step(skycell.name)
     return templates
-
-
-def integrate_skycell(tansip, skycell, blurred, lattice, templates):
-    """Integrate a blurred skycell over the pixels of a lattice.
-
-    Parameters
-    ----------
-    tansip : ffi_geometry.TanSip
-        Of the template without offset.
-    skycell : rings.Skycell
-    blurred : psf.Blurred
-        The skycell.
-    lattice : template.Lattice
-        Of its pixels.
-    templates : list of ((float, float), template.Sampled)
-        Offsets [template px] for which the lattice is laid, and the templates to be filled in.
-    """
-    at = mapping.native_positions(tansip, skycell, lattice.x, lattice.y, lattice.start, lattice.stop)
-    points = template.read(blurred, at.px, at.py)
-    for offset, planes in templates:
-        template.integrate(points, at.area, lattice, offset, planes)
 
 
 def write_template(path, sampled, frame, plan, offset, described, groups):

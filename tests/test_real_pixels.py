@@ -3,11 +3,11 @@
 The cut-outs are other people's data and no part of this repository: the tests are skipped where there are none.
 """
 
+import functools
 import math
 import warnings
 from typing import NamedTuple
 
-import affine_frame
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from real_data import present
 from scipy.ndimage import gaussian_filter
 
-from syndiff_tasks import stages
+from syndiff_tasks.demo import affine
 from syndiff_tasks.geometry import ffi, mapping, rings
 from syndiff_tasks.io import fitsfile
 from syndiff_tasks.pixels import bands, blocks, psf, template
@@ -109,9 +109,8 @@ def sampled(galaxy, sky, offset=(0.0, 0.0), half=4):
     x, y = (a.ravel() for a in np.meshgrid(*2 * [np.arange(20 - half, 21 + half)]))
     planes = template.blank((2 * half + 1, 2 * half + 1))
     rule = template.rule(sky.sigma, mapping.pixel_scale(tansip, cell))
-    lattice = template.lattice(np.ones(planes.dq.shape, bool), (0, 0), rule, [offset])
-    cut = ffi.cropped(tansip, 20 - half, 20 - half)
-    stages.integrate_skycell(cut, cell, sky, lattice, [(offset, planes)])
+    lattice = template.lattice(np.ones(planes.dq.shape, bool), (20 - half, 20 - half), rule, [offset])
+    template.integrate(sky, lattice, functools.partial(mapping.native_positions, tansip, cell), [planes])
     return x, y, tansip, template.Sampled(*(plane.ravel() for plane in planes))
 
 
@@ -154,7 +153,7 @@ def in_squares(galaxy, sky, blank):
     side, first = 82, REACH + 120 - 82 * 7 // 2
     x, y = (a.ravel() for a in np.meshgrid(*2 * [first + side * np.arange(7)]))
     origin = np.add(galaxy.corner, first + (side - 1) / 2 - REACH)
-    found = affine_frame.sampled((side * np.eye(2), origin), sky, (0, 0, 7, 7))
+    found = affine.sampled(sky, (side * np.eye(2), origin), (0, 0, 7, 7))
 
     def plain(plane):
         smooth = gaussian_filter(amid_zeros(plane), SIGMA, mode="constant", truncate=7)

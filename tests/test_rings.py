@@ -1,8 +1,7 @@
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
+import real_data
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
@@ -12,7 +11,6 @@ from numpy.testing import assert_allclose
 
 from syndiff_tasks.geometry import rings
 
-GRID_FILE = Path("/work/shared/data/ps1grid.fits")
 # From the header of rings.v3.skycell.2180.097.stk.y.unconv.fits in the archive.
 REAL_2180_097 = {
     "NAXIS1": 6320,
@@ -92,9 +90,8 @@ def test_matrices_agree_with_astropy():
         assert_allclose((px / w, py / w), (x, y), atol=1e-6)
 
 
-@pytest.mark.skipif(not GRID_FILE.exists(), reason="the survey's own table is not on this machine")
 def test_ring_table_is_that_of_the_survey():
-    table = fits.getdata(GRID_FILE)
+    table = fits.getdata(real_data.present("ps1grid.fits"))
     names = ("PROJCELL", "NBAND", "DEC", "DEC_MIN", "DEC_MAX", "XCELL", "YCELL", "CRPIX1", "CRPIX2")
     rows = [tuple(row[name] for name in names) for row in table if 15 <= row["ZONE"] <= 45]
     assert [tuple(ring) for ring in rings.RINGS] == rows

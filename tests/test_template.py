@@ -8,11 +8,11 @@ import math
 import numpy as np
 import pytest
 import real_data
-from affine_frame import sampled
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.interpolate import RectBivariateSpline
 from scipy.special import erf
 
+from syndiff_tasks.demo.affine import sampled
 from syndiff_tasks.pixels import template
 from syndiff_tasks.pixels.blocks import to_blocks
 from syndiff_tasks.pixels.mask import DQ, bit_mask
@@ -45,7 +45,7 @@ def nodes(frame, x, y, count):
 
 def pixels(frame, blurred, reach, offset=(0.0, 0.0), rule=None):
     """Template of the pixels -reach .. reach, in the order of `grid_of`."""
-    return sampled(frame, blurred, (-reach, -reach, reach + 1, reach + 1), offset, rule)
+    return sampled(blurred, frame, (-reach, -reach, reach + 1, reach + 1), offset, rule)
 
 
 def star_image(size, star, sigma=STAR):
@@ -177,7 +177,7 @@ def test_masked_counts_native_pixels_with_a_bit():
 def test_without_data_flux_is_nan_and_dq_says_so():
     frame = affine(size=300)
     blurred = gaussian_blur(blocks_of(np.ones((300, 300)), 4), 20, ignore=0)
-    found = sampled(frame, blurred, (0, 0, 41, 1))
+    found = sampled(blurred, frame, (0, 0, 41, 1))
     assert np.isfinite(found.flux[0]) and found.dq[0] == 0
     for plane in (found.flux, found.variance):
         assert np.isnan(plane[10:]).all()
@@ -294,9 +294,16 @@ def test_a_lattice_for_more_offsets_holds_the_same_points():
     assert_array_equal(more.y[up : up + len(few.y)], few.y)
 
 
+def in_two_pieces():
+    """Which pixels are a skycell's: corners cut off, no row of its own in the middle, and one pixel of another's."""
+    owned = np.tri(16, 9, 2, dtype=bool)
+    owned[4:10] = owned[12, 3] = False
+    return owned
+
+
 def test_points_that_no_owned_pixel_needs_are_not_asked_for():
     chosen = rule(40, 82.0)
-    owned = np.tri(7, 9, 2, dtype=bool)
+    owned = in_two_pieces()
     offsets = [(0.1, -0.2), (0.6, 0.3)]
     laid = template.lattice(owned, (50, 60), chosen, offsets)
     needed = np.zeros((len(laid.y), len(laid.x)), bool)
@@ -310,6 +317,23 @@ def test_points_that_no_owned_pixel_needs_are_not_asked_for():
         asked[row, start:stop] = True
     assert not (needed & ~asked).any()
     assert asked.sum() < 1.1 * needed.sum() < 0.9 * needed.size
+
+
+def test_owned_pixels_are_filled_in_as_if_all_were_owned_and_others_are_left_alone():
+    frame, owned = affine(scale=20.5, size=400), in_two_pieces()
+    blurred = gaussian_blur(blocks_of(star_image(400, (230.1, 220.7)), 4), 10, ignore=0)
+    made = []
+    for pieces in (owned, np.ones_like(owned)):
+        laid = template.lattice(pieces, (-4, -8), rule(10, 20.5), [(0.3, 0.1)])
+        made.append(template.blank(owned.shape))
+
+        def positions(x, y, start, stop):
+            return *(np.tensordot(frame[0], np.meshgrid(x, y), axes=1) + frame[1][:, None, None]), 20.5**2
+
+        template.integrate(blurred, laid, positions, made[-1:])
+    for alone, among, empty in zip(*made, template.blank(owned.shape), strict=True):
+        assert_array_equal(alone, np.where(owned, among, empty))
+    assert np.isfinite(made[1].flux).all()
 
 
 def shares(frame, x, y, size, sigma):
@@ -394,19 +418,19 @@ def made_up_prf():
     return response(at[None, :], at[:, None]), response
 
 
-def prf_template(prf, star, size=1000, bin=4):
+def prf_of_a_star(prf, star, size=1000, bin=4):
     frame = affine(size=size)
     kernel = resample_prf(prf, np.linalg.inv(frame[0]), bin)
     point = star_image(size, star, sigma=0.8)  # as good as a point beside a TESS pixel, and well sampled itself
-    blurred = prf_blur(blocks_of(point, bin), kernel, ignore=0)
-    return frame, pixels(frame, blurred, 3)
+    return frame, prf_blur(blocks_of(point, bin), kernel, ignore=0)
 
 
 def test_template_with_a_prf_is_what_each_pixel_receives_of_the_star():
     prf, response = made_up_prf()
     star = (512.3, 488.9)
     x, y = grid_of(3)
-    frame, found = prf_template(prf, star)
+    frame, blurred = prf_of_a_star(prf, star)
+    found = pixels(frame, blurred, 3)
     u, v = np.linalg.solve(frame[0], np.array(star) - frame[1])
     truth = response(x - u, y - v) / (prf.sum() / 81)
     flux = found.flux * found.coverage
@@ -420,7 +444,8 @@ def test_template_with_a_real_prf_is_the_prf_at_the_pixel_centres():
     for prf in real_data.prfs():
         star = (480.4, 521.7)
         x, y = grid_of(3)
-        frame, found = prf_template(prf, star)
+        frame, blurred = prf_of_a_star(prf, star)
+        found = pixels(frame, blurred, 3)
         u, v = np.linalg.solve(frame[0], np.array(star) - frame[1])
         at = (np.arange(117) - 58) / 9
         truth = RectBivariateSpline(at, at, prf)(y - v, x - u, grid=False) / (prf.sum() / 81)
@@ -444,10 +469,30 @@ def test_variance_with_a_kernel_is_the_sum_of_squared_shares():
     assert_allclose(found.variance, (share**2 * variance).sum(axis=(1, 2)) / coverage**2, rtol=0.03)
 
 
-def test_a_prf_is_read_at_the_centres_of_the_moved_pixels():
-    chosen = rule(None, 82.0)
-    laid = template.lattice(np.ones((2, 3), bool), (10, 20), chosen, [(0.25, -0.5)])
-    assert_array_equal(laid.x, [9.75, 10.75, 11.75])
-    assert_array_equal(laid.y, [20.5, 21.5])
-    assert template.together(chosen, ["a", "b"]) == [["a"], ["b"]]
-    assert template.together(rule(40, 82.0), ["a", "b"]) == [["a", "b"]]
+def points_asked_for(sigma, offsets):
+    """Columns and rows of each reading of a sky."""
+    laid = template.lattice(np.ones((2, 3), bool), (10, 20), rule(sigma, 82.0), offsets)
+    asked = []
+
+    def positions(x, y, start, stop):
+        asked.append((x.tolist(), y.tolist()))
+        return *np.full((2, len(y), len(x)), np.nan), 82.0**2
+
+    blurred = gaussian_blur(blocks_of(np.ones((40, 40)), 4), 8, ignore=0)
+    template.integrate(blurred, laid, positions, [template.blank((2, 3)) for _ in offsets])
+    return asked
+
+
+def test_a_prf_is_read_at_the_centres_of_the_moved_pixels_and_a_gaussian_sky_once_for_all_offsets():
+    offsets = [(0.25, -0.5), (1.0, 2.0)]
+    assert points_asked_for(None, offsets) == [([9.75, 10.75, 11.75], [20.5, 21.5]), ([9, 10, 11], [18, 19])]
+    assert len(points_asked_for(40, offsets)) == 1
+
+
+@pytest.mark.parametrize("offset", [(0.25, -0.5), (-1.0, 0.1)])
+def test_an_offset_with_a_prf_is_a_sky_moved_as_far(offset):
+    prf, _ = made_up_prf()
+    (matrix, origin), blurred = prf_of_a_star(prf, (512.3, 488.9))
+    moved = pixels((matrix, origin), blurred, 3, offset)
+    for plane, other in zip(moved, pixels((matrix, origin - matrix @ offset), blurred, 3), strict=True):
+        assert_allclose(plane, other, rtol=1e-5, atol=1e-6)

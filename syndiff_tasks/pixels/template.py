@@ -67,7 +67,7 @@ class Sampled(NamedTuple):
     masked : ndarray of float32
         Effective number of valid native pixels with any mask bit.
     dq : ndarray of uint8
-        OR of the `DQ` bits of the blurred blocks; NO_PS1 without data.
+        OR of the `DQ` bits at the points in the pixel; NO_PS1 without data.
     """
 
     flux: np.ndarray
@@ -122,21 +122,21 @@ class Weights(NamedTuple):
 
 
 class Lattice(NamedTuple):
-    """Points at which one skycell is read.
+    """Points that the pixels of one skycell need, at some offsets.
 
     Attributes
     ----------
     x, y : ndarray of float64, shapes (nx,), (ny,)
-        Where the columns and rows of points are [0-based template px].
+        Where the columns and rows of points are [0-based template px], those of a PRF before they are moved.
     start, stop : ndarray of int64, shape (ny,)
         The columns that are needed in each row, half-open.
     first_x, first_y : int
         Index of the first column and row, counted as `Weights.first` is, from the corner.
     owned : ndarray of bool, shape (rows, columns)
         Which pixels from the corner on are the skycell's.
-    corner : (int, int)
-        x and y of the first of these in the template.
     rule : Rule
+    offsets : sequence of (float, float)
+        (dx, dy) [template px].
     """
 
     x: np.ndarray
@@ -146,8 +146,8 @@ class Lattice(NamedTuple):
     first_x: int
     first_y: int
     owned: np.ndarray
-    corner: tuple
     rule: Rule
+    offsets: list
 
 
 class Points(NamedTuple):
@@ -155,8 +155,12 @@ class Points(NamedTuple):
 
     Attributes
     ----------
-    flux, valid, masked, variance : ndarray of float32
-        As those of `psf.Blurred`; 0 off the frame.
+    flux, valid, masked : ndarray of float32
+        Those of `psf.Blurred` times the area of a pixel; 0 off the frame.
+    variance : ndarray of float32
+        That of `psf.Blurred` times the area squared; 0 off the frame.
+    area : ndarray of float32
+        Of a pixel at each point [native px].
     dq : ndarray of uint8
         `DQ` bits of the nearest sample.
     """
@@ -165,6 +169,7 @@ class Points(NamedTuple):
     valid: np.ndarray
     masked: np.ndarray
     variance: np.ndarray
+    area: np.ndarray
     dq: np.ndarray
 
 
@@ -231,7 +236,8 @@ def weights(rule: Rule, offset: float) -> Weights:
     ----------
     rule : Rule
     offset : float
-        The pixel X shows the sky about X - offset [template px]. With a PRF it is 0: the lattice itself is moved.
+        The pixel X shows the sky about X - offset [template px]. With a PRF it is the points that are moved, and the
+        one weight is 1.
 
     Returns
     -------
@@ -254,7 +260,8 @@ def weights(rule: Rule, offset: float) -> Weights:
     variance be, and are scaled such that a constant variance comes out exactly.
     """
     if rule.blur is None:
-        return Weights(0, *(np.ones(1, np.float32) for _ in range(2)), np.ones(1, bool))
+        one = np.ones(1, np.float32)
+        return Weights(0, one, one, np.ones(1, bool))
     first, at, flux = _flux_weights(rule.density, rule.taps, rule.sky, offset)
     inside = np.abs(at) <= 0.5 + 0.5 / rule.density + 1e-9
     return Weights(first, flux.astype(np.float32), _variance_weights(at, rule.blur).astype(np.float32), inside)
@@ -285,14 +292,6 @@ def _variance_weights(at, width):
     return math.sqrt(4 * math.pi) * width * mean * found / found.sum()
 
 
-def together(rule: Rule, offsets) -> list:
-    """Divide a list, an entry an offset, into those that share a lattice: all, but each alone with a PRF.
-
-    A PRF is no smooth sky to be interpolated from points: it is read at the very centres of the moved pixels.
-    """
-    return [offsets] if rule.blur is not None else [[one] for one in offsets]
-
-
 def lattice(owned, corner, rule: Rule, offsets) -> Lattice:
     """Lay the points that all pixels of a skycell need, at all offsets.
 
@@ -304,27 +303,24 @@ def lattice(owned, corner, rule: Rule, offsets) -> Lattice:
         x and y of that part's first pixel in the template.
     rule : Rule
     offsets : sequence of (float, float)
-        (dx, dy) [template px]. With a PRF only one, to which the lattice is moved.
+        (dx, dy) [template px].
 
     Returns
     -------
     lattice : Lattice
         The same points for any offsets, only more or less of them.
     """
-    moved = (0.0, 0.0) if rule.blur is not None else offsets[0]
-    reach = [_reach(rule, [offset[axis] for offset in offsets]) for axis in (0, 1)]
-    axes = []
-    for axis, (low, high) in enumerate(reach):
-        index = np.arange(low, (owned.shape[1 - axis] - 1) * rule.density + high)
-        axes.append(corner[axis] + (index + 0.5) / rule.density - 0.5 - moved[axis])
+    reach = [_reach(rule, along) for along in zip(*offsets, strict=True)]
+    x, y = (
+        first + (np.arange(low, (pixels - 1) * rule.density + high) + 0.5) / rule.density - 0.5
+        for first, pixels, (low, high) in zip(corner, owned.shape[::-1], reach, strict=True)
+    )
     start, stop = _spans(owned, rule.density, reach)
-    return Lattice(*axes, start, stop, reach[0][0], reach[1][0], owned, tuple(map(int, corner)), rule)
+    return Lattice(x, y, start, stop, reach[0][0], reach[1][0], owned, rule, offsets)
 
 
 def _reach(rule, offsets):
     """First point, and one past the last, that pixel 0 needs at any of these offsets along an axis."""
-    if rule.blur is None:
-        return 0, 1
     first = [weights(rule, offset).first for offset in (min(offsets), max(offsets))]
     return min(first), max(first) + rule.taps
 
@@ -333,9 +329,7 @@ def _spans(owned, density, reach):
     """First column and one past the last that each row of points needs for the pixels that are owned."""
     (low_x, high_x), (low_y, high_y) = reach
     rows = (len(owned) - 1) * density + high_y - low_y
-    seen = owned.any(axis=1)
-    begin = np.where(seen, owned.argmax(axis=1), owned.shape[1])
-    end = np.where(seen, owned.shape[1] - owned[:, ::-1].argmax(axis=1), 0)
+    begin, end = np.transpose([_owned(line) for line in owned])
     start, stop = np.full(rows, owned.shape[1]), np.zeros(rows, int)
     for point in range(high_y - low_y):
         of_row = slice(point, point + (len(owned) - 1) * density + 1, density)
@@ -345,7 +339,7 @@ def _spans(owned, density, reach):
     return np.where(some, start * density, 0), np.where(some, (stop - 1) * density + high_x - low_x, 0)
 
 
-def read(blurred, px, py) -> Points:
+def read(blurred, px, py, area=1.0) -> Points:
     """Read a blurred skycell at points.
 
     Parameters
@@ -354,13 +348,17 @@ def read(blurred, px, py) -> Points:
         The blurred skycell.
     px, py : ndarray of float64, shape (ny, nx)
         Native pixels of the skycell, 0-based; NaN where nothing is to be read.
+    area : float or ndarray, shape (ny, nx)
+        Of a template pixel at each point [native px], so that weights of sum 1 make integrals over a pixel; with 1 the
+        values are those per native pixel.
 
     Returns
     -------
     points : Points
         Off the blurred frame, and for NaN, they hold no data.
     """
-    out = Points(*(np.zeros(px.shape, np.float32) for _ in range(4)), np.zeros(px.shape, np.uint8))
+    sums = (np.zeros(px.shape, np.float32) for _ in range(4))
+    out = Points(*sums, np.full(px.shape, area, np.float32), np.zeros(px.shape, np.uint8))
     planes = (blurred.flux, blurred.valid, blurred.masked, blurred.variance)
     _read(planes, blurred.dq, tuple(map(float, blurred.grid)), px, py, out)
     return out
@@ -424,67 +422,67 @@ def _read(planes, dq, grid, px, py, out):
                 continue
             column, row = np.uint32(x), np.uint32(y)
             wx, wy = spline_weights(np.float32(x - column)), spline_weights(np.float32(y - row))
-            out.flux[j, i] = _interpolate(flux, row, column, wx, wy)
-            out.valid[j, i] = _interpolate(valid, row, column, wx, wy)
-            out.masked[j, i] = _interpolate(masked, row, column, wx, wy)
-            out.variance[j, i] = _interpolate(variance, row, column, wx, wy)
+            area = out.area[j, i]
+            out.flux[j, i] = _interpolate(flux, row, column, wx, wy) * area
+            out.valid[j, i] = _interpolate(valid, row, column, wx, wy) * area
+            out.masked[j, i] = _interpolate(masked, row, column, wx, wy) * area
+            out.variance[j, i] = _interpolate(variance, row, column, wx, wy) * area * area
             out.dq[j, i] = dq[np.uint32(y + half), np.uint32(x + half)]
 
 
-def integrate(points: Points, area, lattice: Lattice, offset, planes: Sampled):
-    """Integrate a blurred skycell over the pixels that it owns, at one offset.
+def integrate(blurred, lattice: Lattice, positions, templates):
+    """Integrate a blurred skycell over the pixels that it owns.
 
     Parameters
     ----------
-    points : Points
-        The skycell read on the lattice.
-    area : ndarray of float64, shape (ny, nx)
-        Of a template pixel at each point [native px].
+    blurred : syndiff_tasks.pixels.psf.Blurred
+        The blurred skycell.
     lattice : Lattice
-    offset : (float, float)
-        (dx, dy) [template px], one of those for which the lattice is laid.
-    planes : Sampled
-        Of the whole template; the skycell's own pixels are filled in.
+        Of its pixels.
+    positions : callable
+        Takes x, y, start and stop of the lattice, x and y moved for a PRF; returns native px and py of its points, and
+        the area of a pixel there, as `read` takes them.
+    templates : list of Sampled
+        One for each offset of the lattice, of the shape of ``lattice.owned``; what the skycell owns is filled in.
 
     Notes
     -----
     Flux is A int(f) / int(v), f and v the blurred flux and valid weight, A the pixel's area; coverage int(v) / A. The
     variance, see `weights`, is divided by the coverage squared. Points off the blurred frame hold no data.
     """
-    x, y = (weights(lattice.rule, value if lattice.rule.blur is not None else 0.0) for value in offset)
-    tapers = (x.flux, x.variance, x.inside), (y.flux, y.variance, y.inside)
-    start = x.first - lattice.first_x, y.first - lattice.first_y, lattice.rule.density
-    _integrate(points, np.asarray(area, np.float32), start, tapers, lattice.owned, _part(planes, lattice))
-
-
-def _part(planes, lattice):
-    """Return the part of a template's planes that a lattice is for."""
-    (x, y), (ny, nx) = lattice.corner, lattice.owned.shape
-    return Sampled(*(plane[y : y + ny, x : x + nx] for plane in planes))
+    pairs = list(zip(lattice.offsets, templates, strict=True))
+    # A PRF is no smooth sky to be interpolated from points: it is read at the very centres of the moved pixels.
+    is_prf = lattice.rule.blur is None
+    readings = [(pair[0], [pair]) for pair in pairs] if is_prf else [((0.0, 0.0), pairs)]
+    for (dx, dy), some in readings:
+        points = read(blurred, *positions(lattice.x - dx, lattice.y - dy, lattice.start, lattice.stop))
+        for offset, planes in some:
+            x, y = (weights(lattice.rule, along) for along in offset)
+            start = x.first - lattice.first_x, y.first - lattice.first_y, lattice.rule.density
+            _integrate(points, start, (x[1:], y[1:]), lattice.owned, planes)
 
 
 @numba.njit(cache=True, nogil=True)
-def _integrate(points, area, start, tapers, owned, out):
+def _integrate(points, start, tapers, owned, out):
     x_start, y_start, density = start
     (flux_x, variance_x, inside_x), (flux_y, variance_y, inside_y) = tapers
     taps = len(flux_x)
-    lines = np.empty((5, area.shape[1]), np.float32)
-    bits = np.empty(area.shape[1], np.uint8)
+    lines = np.empty((5, points.dq.shape[1]), np.float32)
+    bits = np.empty(points.dq.shape[1], np.uint8)
     for y in range(owned.shape[0]):
         begin, end = _owned(owned[y])
-        if begin == end:
+        if begin >= end:
             continue
         columns = slice(begin * density + x_start, (end - 1) * density + x_start + taps)
         lines[:, columns] = 0
         bits[columns] = 0
         for tap in range(taps):
             row = y * density + y_start + tap
-            of_row, weight = area[row, columns], flux_y[tap]
-            _add(weight, points.flux[row, columns], of_row, lines[0, columns])
-            _add(weight, points.valid[row, columns], of_row, lines[1, columns])
-            _add(weight, points.masked[row, columns], of_row, lines[2, columns])
-            _add_squared(variance_y[tap], points.variance[row, columns], of_row, lines[3, columns])
-            _add_one(weight, of_row, lines[4, columns])
+            _add(flux_y[tap], points.flux[row, columns], lines[0, columns])
+            _add(flux_y[tap], points.valid[row, columns], lines[1, columns])
+            _add(flux_y[tap], points.masked[row, columns], lines[2, columns])
+            _add(variance_y[tap], points.variance[row, columns], lines[3, columns])
+            _add(flux_y[tap], points.area[row, columns], lines[4, columns])
             if inside_y[tap]:
                 _flag(points.dq[row, columns], bits[columns])
         for x in range(begin, end):
@@ -499,23 +497,17 @@ def _integrate(points, area, start, tapers, owned, out):
 
 @numba.njit(cache=True, nogil=True)
 def _owned(line):
-    """First and one past the last pixel of a line that are owned; equal where there is none."""
+    """First and one past the last pixel of a line that are owned; where there is none, its length and 0."""
     begin, end = 0, len(line)
-    while begin < end and not line[begin]:
+    while begin < len(line) and not line[begin]:
         begin += 1
-    while end > begin and not line[end - 1]:
+    while end > 0 and not line[end - 1]:
         end -= 1
     return begin, end
 
 
 @numba.njit(inline="always")
-def _add(weight, plane, area, line):
-    for i in range(len(line)):
-        line[i] += weight * (plane[i] * area[i])
-
-
-@numba.njit(inline="always")
-def _add_one(weight, plane, line):
+def _add(weight, plane, line):
     for i in range(len(line)):
         line[i] += weight * plane[i]
 
@@ -524,12 +516,6 @@ def _add_one(weight, plane, line):
 def _flag(flags, bits):
     for i in range(len(bits)):
         bits[i] |= flags[i]
-
-
-@numba.njit(inline="always")
-def _add_squared(weight, plane, area, line):
-    for i in range(len(line)):
-        line[i] += weight * (plane[i] * area[i] * area[i])
 
 
 @numba.njit(inline="always")
