@@ -271,6 +271,15 @@ def reference_of(plan_, reference_ffi, catalogue=""):
     return reference
 
 
+def may_share(plan_, other, catalogue=""):
+    """Tell whether an FFI can be the `reference_of` a plan."""
+    try:
+        reference_of(plan_, other, catalogue)
+    except ValueError:
+        return False
+    return True
+
+
 def _apart(one, other):
     """Return how far the corners of a region lie from where another FFI's WCS has them [TESS px]."""
     x, y = np.meshgrid((one.region.x0, one.region.x1), (one.region.y0, one.region.y1))

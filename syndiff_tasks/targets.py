@@ -245,7 +245,12 @@ class WholeTarget(luigi.Target):
         for name in sorted(set(made) | set(self.settings)):
             if made.get(name) != self.settings.get(name):
                 # Of two FFIs of one CCD, the second does with the skycells of the first.
-                share = f"share its skycells with --reference-ffi <path of {made[name]}>, " if name == "ffi" else ""
+                share = (
+                    f"share its skycells with --reference-ffi <path of {made[name]}> (from Sector or EveryFFI: put "
+                    "that FFI into --ffi-dir), "
+                    if name == "ffi"
+                    else ""
+                )
                 raise SettingsDiffer(
                     f"{self.path} was made with {name} = {made.get(name)!r}, and {name} = "
                     f"{self.settings.get(name)!r} is asked for now; {share}run {self.task} with --overwrite to remake "

@@ -433,11 +433,20 @@ class ReferenceFFI(_OfCCD):
     def run(self):
         """Read the headers, choose, and record the choice; an FFI of which there are products is preferred."""
         frames = [sectors.read_frame(path) for path in self.ffis()]
-        mapped = read_manifest(paths.skycells_list(syndiff().data_root, self.which(), ""))
-        choice = sectors.choose(frames, mapped["settings"]["ffi"] if mapped else "")
+        regions = paths.mapped_regions(syndiff().data_root, self.which())
+        choice = sectors.choose(frames, [_laid_out_by(self.which(), region) for region in regions])
         with self._target(bool(choice.ffi)).writing() as draft:
             Path(draft.path).write_text(json.dumps(choice._asdict(), indent=1), encoding="utf-8")
             draft.notes.update(choice._asdict())
+
+
+def _laid_out_by(ccd, region):
+    """Return the stem of the FFI by which the skycells of a CCD's region were mapped or blurred, empty for none."""
+    root = syndiff().data_root
+    for path in (paths.skycells_list(root, ccd, region), paths.cell_metadata(root, ccd, region)):
+        if made := read_manifest(path):
+            return made["settings"]["ffi"]
+    return ""
 
 
 class DriftOffsets(_OfCCD):
@@ -496,6 +505,15 @@ class _Wanted(_Reporting):
         names = ("roi", "target", "size", "skycell_catalog", "psf_sigma", "ignore_mask_bits")
         return {name: getattr(self, name) for name in names}
 
+    def to_share(self, plan, files):
+        """Return the path of another FFI of the CCD whose skycells of a plan's region are there, empty for none.
+
+        Without it, what somebody made of another FFI before this one was chosen would stop the run.
+        """
+        stem = _laid_out_by(plan.ccd, plan.label)
+        others = [str(path) for path in files if sectors.stem_of(path) == stem != plan.ccd.stem]
+        return next((path for path in others if stages.may_share(plan, path, self.skycell_catalog)), "")
+
     def asked(self):
         """Return the `sectors.Circumstances` of what is asked for: a report is remade when that has changed."""
         own = self.to_str_params(only_significant=True)
@@ -542,10 +560,10 @@ class Sector(_Wanted):
         folder = {"ffi_dir": self.ffi_dir} if isinstance(self.multi_offset_array, Auto) else {}
         task = Downsample(ffi=str(path), multi_offset_array=self.multi_offset_array, **folder, **self.wanted())
         try:
-            task.plan()
+            shared = self.to_share(task.plan(), files)
         except stages.NoCoverage as error:
             return sectors.Planned("no PS1 coverage", len(files), ffi, None, str(error))
-        return sectors.Planned("made", len(files), ffi, task, why)
+        return sectors.Planned("made", len(files), ffi, task.clone(reference_ffi=shared), why)
 
     def output(self):
         """Return the report and the page."""
@@ -614,10 +632,16 @@ class EveryFFI(_OfCCD, _Wanted):
         files, table = self.ffis(), sectors.read_drift(self.input()["drift"]["table"].path)
         reference = sectors.chosen(self.input()["choice"].path, files)
         first = Downsample(ffi=reference, **self.wanted())
+        other = self.to_share(first.plan(), files)
+        first = first.clone(reference_ffi=other)
         yield first
-        shared = self.wanted() | {"roi": stages.roi_of(first.plan()), "target": "", "reference_ffi": reference}
+        part, shared = self.wanted() | {"roi": stages.roi_of(first.plan()), "target": ""}, other or reference
         pointed = [str(sectors.path_of(stem, files)) for stem in table["ffi"][sectors.usable(table)]]
-        tasks = {path: Downsample(ffi=path, **shared) for path in pointed if path != reference}
+        tasks = {
+            path: Downsample(ffi=path, reference_ffi="" if path == shared else shared, **part)
+            for path in pointed
+            if path != reference
+        }
         yield list(tasks.values())
         made = {path: next(iter(task.output().values()))[0].path for path, task in (tasks | {reference: first}).items()}
         table["template"] = [made.get(str(sectors.path_of(stem, files)), "") for stem in table["ffi"]]
