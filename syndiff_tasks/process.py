@@ -8,9 +8,12 @@ import signal
 import sys
 import tempfile
 
-from .status import shortened
+from .status import alike, shortened
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+# Of those that failed of what the first one said, so many are named.
+NAMED = 3
 
 
 class DiesWithWorker:
@@ -99,6 +102,34 @@ def sentence(error):
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def told_once(lines):
+    """Tell once what many tasks failed of: where an archive is away, a thousand skycells say the same.
+
+    Parameters
+    ----------
+    lines : list of str
+        What went wrong, a sentence each, no two of them equal.
+
+    Returns
+    -------
+    lines : list of str
+        The first of those that differ in numbers only, with the number of the others and what some of them named.
+    """
+    return [f"{first}{_others(first, others)}" for first, *others in alike(lines)]
+
+
+def _others(first, others):
+    if not others:
+        return ""
+    named = [_changed(first, other).strip(",;:'\"()") for other in others[:NAMED]] + ["…"] * (len(others) > NAMED)
+    return f" (and {len(others)} other {'tasks' if others[1:] else 'task'} failed of the same: {', '.join(named)})"
+
+
+def _changed(first, other):
+    """Return the first word of a sentence that is another in the other one."""
+    return next(word for of_first, word in zip(first.split(), other.split(), strict=True) if word != of_first)
+
+
 @atexit.register
 def _say_last_words():
     if os.getpid() != _STARTED_BY_HAND:
@@ -110,4 +141,4 @@ def _say_last_words():
         for line in sorted(_WORDS.read().splitlines(), key=lambda line: line.startswith("luigi: ")):
             words.setdefault(line.partition(": ")[2], line)
     if words:
-        sys.stderr.write("\n".join(["\nWhat went wrong:", *shortened(list(words.values())), ""]))
+        sys.stderr.write("\n".join(["\nWhat went wrong:", *shortened(told_once(list(words.values()))), ""]))

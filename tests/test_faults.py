@@ -1,6 +1,7 @@
 import contextlib
 import errno
 import glob
+import json
 import math
 import os
 import random
@@ -423,7 +424,7 @@ def test_a_band_that_no_skycell_has_is_flagged_everywhere(tiny_sky, luigi, tmp_p
         *("--syndiff-require-all-bands", "true"),
     )
     assert refused.code == FAILED
-    assert "the archive has no y_image, y_mask, y_wt, and require_all_bands is set" in sentence(refused, len(CELLS))
+    assert "the archive has no y_image, y_mask, y_wt, and require_all_bands is set" in sentence(refused)
 
 
 def told_of_use(root):
@@ -978,6 +979,20 @@ def test_a_command_that_is_none_ends_with_its_code_and_the_reason(luigi, code, w
     ended = luigi.run(*(words or ["--local-scheduler"]))
     assert ended.code == code
     assert told in "\n".join(ended.said.splitlines()[-2:])
+
+
+def test_an_archive_that_is_away_is_told_once_and_kept_beside_every_skycell(tiny_sky, luigi, tmp_path):
+    away = f"http://127.0.0.1:{free_port()}"
+    arguments = tiny_sky.arguments(tmp_path, "--syndiff-download-tries", "1", archive=away)
+    ended = luigi.run("Downsample", *arguments)
+    assert ended.code == FAILED
+    told = sentence(ended)
+    assert told.count("the host 127.0.0.1 could not be reached") == 1
+    assert f"(and {len(CELLS) - 1} other tasks failed of the same: rings.v3.skycell.2611.0" in told
+    assert all(f"skycell.2611.{cell:03d}.stk.r.unconv.fits" in told for cell in CELLS)
+    kept = [json.loads(record.read_text()) for record in tmp_path.rglob(".skycell.*.failed")]
+    assert sorted(record["product"] for record in kept) == [f"skycell.2611.{cell:03d}" for cell in CELLS]
+    assert all(record["product"] in record["error"] and "could not be reached" in record["error"] for record in kept)
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tiny_sky, luigi, tmp_path):
