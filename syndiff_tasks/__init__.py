@@ -32,13 +32,21 @@ def __getattr__(name):
     return getattr(importlib.import_module(".tasks", __name__), name)
 
 
-def _runs_no_task():
-    """Tell whether this is a command of ours that only looks: ``syndiff_tasks``, ``python -m`` of it, or luigid."""
-    command = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""
+def _command():
+    """Return the name of the command that this process is, as ``luigi``, also of ``python -m luigi``."""
+    folder, name = os.path.split(sys.argv[0] if getattr(sys, "argv", None) else "")
     # While a package is being imported for `python -m`, this stands for the name of the module.
-    return command in ("syndiff_tasks", "luigid") or command == "-m" and __name__ in sys.orig_argv
+    if name == "-m" and __name__ in sys.orig_argv:
+        return __name__
+    return os.path.basename(folder) if name == "__main__.py" else name
 
 
-# Luigi knows a task by name once its class is there. With all that the tasks need that takes seconds.
-if not _runs_no_task():
+_COMMAND = _command()
+
+if _COMMAND in ("luigi", "run_sector"):
+    importlib.import_module(".process", __name__).end_in_a_sentence()
+
+# Luigi knows a task by name once its class is there. With all that the tasks need that takes seconds, of which commands
+# that only look are spared.
+if _COMMAND not in (__name__, "luigid"):
     importlib.import_module(".tasks", __name__)

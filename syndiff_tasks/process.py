@@ -12,6 +12,9 @@ from .status import alike, shortened
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
+# As a shell tells of a process that SIGINT ended.
+ENDED_BY_CTRL_C = 128 + signal.SIGINT
+
 # Of those that failed of what the first one said, so many are named.
 NAMED = 3
 
@@ -36,8 +39,10 @@ class DiesWithWorker:
         if self.forked and hasattr(libc, "prctl"):
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
-    def __exit__(self, *exception):
-        """Leave the wish in force: the process ends after its task."""
+    def __exit__(self, kind, error, traceback):
+        """Leave the wish in force, for the process ends after its task; after Ctrl-C without a traceback of its own."""
+        if self.forked and kind is KeyboardInterrupt:
+            raise SystemExit(ENDED_BY_CTRL_C) from None
 
 
 # Opened before the tasks are forked: what they write into it, the process that was started by hand can read.
@@ -100,6 +105,27 @@ def sentence(error):
     if _UNREADABLE_SETTING in str(error):
         error = getattr(error, "__cause__", None) or error
     return " ".join(str(error).split()) or type(error).__name__
+
+
+# What a command ends of in a sentence and without a traceback: the kind of the error, and what gives the sentence.
+_SENTENCES = {
+    KeyboardInterrupt: lambda error: (
+        "\nEnded by Ctrl-C: all that was finished is kept, and the same command goes on from there."
+    )
+}
+
+
+def end_in_a_sentence():
+    """Have the command that this process is end in a sentence where a person, not the program, has to do something."""
+    sys.excepthook = _end
+
+
+def _end(kind, error, traceback):
+    tell = _SENTENCES.get(kind)
+    if tell is None:
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        sys.stderr.write(f"{tell(error)}\n")
 
 
 def told_once(lines):

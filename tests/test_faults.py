@@ -577,7 +577,7 @@ def test_killed_at_random_moments_in_all_tasks_the_run_ends_with_the_same_templa
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
-def test_ended_by_a_person_or_a_batch_system_nothing_goes_on_and_the_next_run_finishes(
+def test_ended_by_a_person_in_a_sentence_or_by_a_batch_system_nothing_goes_on_and_the_next_run_finishes(
     tiny_sky, luigi, finished, tmp_path, how
 ):
     root = tmp_path / "data"
@@ -590,6 +590,11 @@ def test_ended_by_a_person_or_a_batch_system_nothing_goes_on_and_the_next_run_fi
     ended = running.wait()
     # A shell tells 128 and the number of the signal.
     assert ended.code == -(signal.SIGINT if how == "Ctrl-C" else signal.SIGTERM)
+    if how == "Ctrl-C":
+        assert "Traceback" not in ended.said
+        assert ended.said.endswith(
+            "\nEnded by Ctrl-C: all that was finished is kept, and the same command goes on from there.\n"
+        )
     deadline = time.monotonic() + 30
     while os.path.exists(f"/proc/{task_process}") and time.monotonic() < deadline:
         time.sleep(0.05)
