@@ -108,7 +108,7 @@ def sentence(error):
 
 
 # What a command ends of in a sentence and without a traceback: the kind of the error, and what gives the sentence.
-_SENTENCES = {
+SENTENCES = {
     KeyboardInterrupt: lambda error: (
         "\nEnded by Ctrl-C: all that was finished is kept, and the same command goes on from there."
     )
@@ -121,7 +121,7 @@ def end_in_a_sentence():
 
 
 def _end(kind, error, traceback):
-    tell = _SENTENCES.get(kind)
+    tell = SENTENCES.get(kind)
     if tell is None:
         sys.__excepthook__(kind, error, traceback)
     else:

@@ -10,8 +10,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import luigi
+from luigi.task_register import TaskClassNotFoundException
 
-from . import paths, process, stages
+from . import TASKS, paths, process, stages
 from . import sector as sectors
 from .config import (
     Auto,
@@ -20,6 +21,7 @@ from .config import (
     Number,
     Offsets,
     Whole,
+    did_you_mean,
     downloads_at_once,
     refuse_empty_options,
     setting,
@@ -27,6 +29,15 @@ from .config import (
 )
 from .report import drift as drift_plot
 from .targets import SettingsDiffer, WholeTarget, manifest_path, read_manifest, remember_failure
+
+
+def _no_such_task(error):
+    """Return the sentence for a task of the command line that there is not."""
+    said = str(error).partition(". ")[0]
+    return f"{said}. {did_you_mean(said.removeprefix('No task '), TASKS)}The tasks are {', '.join(TASKS)}."
+
+
+process.SENTENCES[TaskClassNotFoundException] = _no_such_task
 
 BITS = "PS1 mask bits to flag, e.g. 12, or a comma alone for none"
 

@@ -974,7 +974,9 @@ def test_every_exit_code_that_is_set_or_met_here_is_told_in_the_readme():
 @pytest.mark.parametrize(
     "code, words, told",
     [
-        (1, ["Downsampel"], "No task Downsampel. Did you mean:"),
+        (1, ["Downsmaple", "--ffi", "x"], "No task Downsmaple. Did you mean Downsample? The tasks are CombineBands, "),
+        (1, ["every ffi"], "No task every ffi. Did you mean EveryFFI? The tasks are CombineBands, "),
+        (1, ["nonsense"], "No task nonsense. The tasks are CombineBands, Convolve, DownloadSkycell, Downsample, "),
         (1, [], "No task specified"),
         (2, ["Downsample", "--no-such-option", "1"], "unrecognized arguments: --no-such-option 1"),
         (UNREADABLE, ["Downsample"], "requires the 'ffi' parameter to be set"),
@@ -984,6 +986,7 @@ def test_a_command_that_is_none_ends_with_its_code_and_the_reason(luigi, code, w
     ended = luigi.run(*(words or ["--local-scheduler"]))
     assert ended.code == code
     assert told in "\n".join(ended.said.splitlines()[-2:])
+    assert code != 1 or ended.said.startswith(told) and ended.said.count("\n") == 1
 
 
 def test_an_archive_that_is_away_is_told_once_and_kept_beside_every_skycell(tiny_sky, luigi, tmp_path):
