@@ -24,7 +24,7 @@ from astropy.wcs import WCS
 from luigi.cmdline_parser import CmdlineParser
 from numpy.testing import assert_allclose, assert_array_equal
 
-from syndiff_tasks import paths, sector, status
+from syndiff_tasks import paths, sector, status, tasks
 from syndiff_tasks.config import Auto, Detectors, Offsets
 from syndiff_tasks.demo import frame
 from syndiff_tasks.geometry import ffi as ffi_geometry
@@ -589,6 +589,23 @@ def test_run_sector_makes_the_other_ccds_where_one_fails_and_the_next_run_goes_o
     assert script.main([*command, str(archive)]) == 0
     assert capsys.readouterr().out == ""
     assert set(templates()) == {"ccd_3", "ccd_4"} and templates()["ccd_4"] == first["ccd_4"]
+
+
+def test_the_help_of_run_sector_tells_what_it_does_its_options_codes_and_environment_with_an_example(script, capsys):
+    for asked in ("--help", "-h"):
+        assert script.main(["--sector", "20", asked]) == 0
+        told = " ".join(capsys.readouterr().out.split())
+        for part in ("Make the templates of a sector", "0 every template that", "LUIGI_CONFIG_PATH", "--syndiff-NAME"):
+            assert part in told
+        for name, parameter in tasks.Sector.get_params():
+            assert f"--{name.replace('_', '-')} {' '.join(parameter.description.split())}" in told
+        example = re.search(r"For example.*? run_sector (--.*?) It takes", told)[1]
+        known = {f"--{name.replace('_', '-')}" for name, _ in tasks.Sector.get_params()}
+        assert set(re.findall("--[-a-z]+", example)) - known == {
+            "--local-scheduler",
+            "--workers",
+            "--syndiff-data-root",
+        }
 
 
 @quietly
