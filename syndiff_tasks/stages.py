@@ -492,12 +492,43 @@ def _today():
     return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
 
 
+@functools.cache
+def _day_of_this_run():
+    # A run over midnight must not plan a skycell as finished, and find it due when its turn comes.
+    return datetime.date.fromisoformat(_today())
+
+
 def recheck_is_due(manifest, days):
     """Tell whether files that were absent or unusable have not been asked for again for so many days."""
     notes = manifest["notes"]
     asked = [*notes["absent"].values(), *(one["asked"] for one in notes.get("unusable", {}).values())]
-    age = [datetime.date.fromisoformat(_today()) - datetime.date.fromisoformat(day) for day in asked]
-    return any(one.days >= days for one in age)
+    return any((_day_of_this_run() - datetime.date.fromisoformat(day)).days >= days for day in asked)
+
+
+def asked_once(source):
+    """Return the source with one try a file and mirror: what is asked for again does well without."""
+    return source._replace(politeness=source.politeness._replace(tries=1))
+
+
+def demand_no_less(skycell, had, notes):
+    """Compare what an archive has of a skycell with what it had.
+
+    Parameters
+    ----------
+    skycell : str
+    had : dict or None
+        The manifest of before, None where there is none.
+    notes : dict
+        What `download` noted now.
+
+    Raises
+    ------
+    archive.ArchiveUnavailable
+        If a file is not there any more; another archive, or a folder with a part of one, must not empty a skycell.
+    """
+    lost = sorted(set(had["notes"]["files"]) - set(notes["files"])) if had else []
+    if lost:
+        raise archive.ArchiveUnavailable(f"{skycell}: the archive has not {', '.join(lost)}, which it had")
 
 
 # --- how much: bands to blocks ---------------------------------------------------------------------------------------

@@ -82,14 +82,18 @@ class WholeTarget(luigi.Target):
         Take the product for missing until this invocation has made it.
     task : str, optional
         Name of the task that makes it, for messages.
+    due : callable, optional
+        Takes the product's manifest, and tells whether to make it again though nothing that it is made of was remade.
+        Tried in vain by this invocation, it stays as it is.
     """
 
-    def __init__(self, path, settings, inputs=None, overwrite=False, task="the task"):
+    def __init__(self, path, settings, inputs=None, overwrite=False, task="the task", due=None):
         self.path = str(path)
         self.task = task
         self.told = settings
         self.inputs = inputs or {}
         self.overwrite = overwrite
+        self.due = due
 
     @functools.cached_property
     def settings(self):
@@ -223,6 +227,8 @@ class WholeTarget(luigi.Target):
                 _remove(aside)
 
     def _stale(self, manifest):
+        if self.due and self.due(manifest) and INVOCATION not in (manifest["invocation"], failed_in(self.path)):
+            return True
         now = {name: target.digest() for name, target in self.inputs.items()}
         then = manifest["inputs"]
         if set(now) != set(then) or any(now[name] not in (None, then[name]) for name in now):
@@ -288,9 +294,18 @@ def remember_failure(path, task, sentence):
         What it failed of.
     """
     told = {"task": task, "product": Path(path).name, "error": sentence, "failed": _now(), "host": socket.gethostname()}
+    told["invocation"] = INVOCATION
     # Where not even this can be written, as on a full disk, the terminal and luigid have told it.
     with contextlib.suppress(OSError):
         _write_json(failure_path(path), told)
+
+
+def failed_in(path):
+    """Return the invocation that tried last, and in vain, to make the product `path`; empty where none has."""
+    try:
+        return json.loads(failure_path(path).read_text(encoding="utf-8"))["invocation"]
+    except FileNotFoundError:
+        return ""
 
 
 def manifest_path(path):

@@ -5,8 +5,11 @@ the ring table alone.
 """
 
 import json
+import logging
 import time
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 import luigi
@@ -27,8 +30,11 @@ from .config import (
     setting,
     syndiff,
 )
+from .io.archive import ArchiveUnavailable
 from .report import drift as drift_plot
 from .targets import SettingsDiffer, WholeTarget, manifest_path, read_manifest, remember_failure
+
+logger = logging.getLogger("luigi-interface")
 
 
 def _no_such_task(error):
@@ -151,18 +157,25 @@ class DownloadSkycell(_Reporting):
 
     def output(self):
         """Return the Zarr group of the skycell, to be made again where the archive was asked too long ago."""
-        raw = _raw(syndiff().data_root, self.skycell, self.overwrite)
-        manifest = raw.manifest()
-        due = manifest is not None and stages.recheck_is_due(manifest, syndiff().recheck_absent_days)
-        return _raw(syndiff().data_root, self.skycell, True) if due else raw
+        settings = syndiff()
+        return _raw(settings.data_root, self.skycell, self.overwrite, settings.recheck_absent_days)
 
     def run(self):
-        """Fetch, check and store every file of the skycell."""
-        source = stages.source(syndiff())
+        """Fetch, check and store every file of the skycell; what an archive that is asked again has less of, stays."""
+        source, target = stages.source(syndiff()), self.output()
         skycell = stages.tessellation(self.skycell_catalog).skycell(self.skycell)
-        with self.output().writing() as draft:
-            stages.download(skycell, source, draft, self.progress(len(source.bands) * len(stages.KINDS), "file"))
-            draft.took("download")
+        had = None if self.overwrite else target.manifest()
+        try:
+            with target.writing() as draft:
+                progress = self.progress(len(source.bands) * len(stages.KINDS), "file")
+                stages.download(skycell, stages.asked_once(source) if had else source, draft, progress)
+                stages.demand_no_less(self.skycell, had, draft.notes)
+                draft.took("download")
+        except ArchiveUnavailable as error:
+            if not had:
+                raise
+            logger.warning("%s was asked for again in vain, and stays as it is: %s", self.skycell, error)
+            remember_failure(target.path, self.task_family, process.sentence(error))
 
 
 class CombineBands(_Reporting):
@@ -186,29 +199,40 @@ class CombineBands(_Reporting):
         return _combined(syndiff().data_root, self.skycell, self.recipe(), self.again())
 
     def again(self):
-        """Return whether the combined skycells and the raw ones are to be made again."""
-        return self.overwrite, self.requires().overwrite
+        """Return when the combined skycells and the raw ones are to be made again."""
+        return _Again(self.overwrite, self.requires().overwrite, syndiff().recheck_absent_days)
 
     def run(self):
         """Combine the bands, take the sky off, and share the pixels among blocks."""
         skycell = stages.tessellation(self.skycell_catalog).skycell(self.skycell)
-        with self.output().writing() as draft:
-            shared, treated = stages.combine(self.input().path, skycell, self.recipe(), syndiff().data_root)
-            stages.write_blocks(draft.path, shared, skycell)
-            draft.notes.update(stages.origin_of(self.input()), stars=treated)
-            draft.took("combine")
+        # Where the archive was asked again and had nothing new, what was planned has become needless.
+        if not self.output().exists():
+            with self.output().writing() as draft:
+                shared, treated = stages.combine(self.input().path, skycell, self.recipe(), syndiff().data_root)
+                stages.write_blocks(draft.path, shared, skycell)
+                draft.notes.update(stages.origin_of(self.input()), stars=treated)
+                draft.took("combine")
         if not syndiff().keep_raw:
             self.input().remove()
 
 
-def _raw(root, skycell, again):
-    settings = {"skycell": skycell, "format": stages.RAW_FORMAT}
-    return WholeTarget(paths.raw(root, skycell), settings, None, again, DownloadSkycell.task_family)
+class _Again(NamedTuple):
+    """Which skycells are to be made again: all combined, all raw, and raw ones that lacked something days ago."""
+
+    combined: bool
+    raw: bool
+    days: float
+
+
+def _raw(root, skycell, overwrite, days):
+    settings, due = {"skycell": skycell, "format": stages.RAW_FORMAT}, partial(stages.recheck_is_due, days=days)
+    return WholeTarget(paths.raw(root, skycell), settings, None, overwrite, DownloadSkycell.task_family, due)
 
 
 def _combined(root, skycell, recipe, again):
     path, settings = paths.combined(root, recipe.label, skycell), recipe.settings() | {"skycell": skycell}
-    return WholeTarget(path, settings, {"raw": _raw(root, skycell, again[1])}, again[0], CombineBands.task_family)
+    raw = _raw(root, skycell, again.raw, again.days)
+    return WholeTarget(path, settings, {"raw": raw}, again.combined, CombineBands.task_family)
 
 
 class _Blurring(_OnFFI):

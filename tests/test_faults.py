@@ -1,4 +1,5 @@
 import contextlib
+import datetime
 import errno
 import glob
 import json
@@ -389,6 +390,11 @@ def no_z(folder):
         path.unlink()
 
 
+def no_y(folder):
+    for path in files_of(folder, "y"):
+        path.unlink()
+
+
 def z_without_good_pixels(folder):
     for path in files_of(folder, "z", ".") + files_of(folder, "z", ".wt."):
         set_cards(path, BSOFTEN="NaN", BOFFSET="NaN")
@@ -469,6 +475,71 @@ def test_whole_files_whose_numbers_give_no_flux_are_missing_bands_told_kept_and_
     assert luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN, archive=files)).code == 0
     assert told_of_use(root) == ("rizy", {})
     assert the_same(planes(template_of(root)), planes(template_of(finished)))
+
+
+@pytest.fixture
+def lacking(tiny_sky, luigi, changed):
+    """An archive that has one band less of one skycell, and all that was made of it 91 days ago."""
+    files, root = changed
+    no_z(files)
+    arguments = tiny_sky.arguments(root, *PLAIN, archive=files)
+    assert luigi.run("Downsample", *arguments).code == 0
+    (raw,) = (root / "ps1_skycells_zarr").rglob(ONE.name)
+    days_ago(raw, 91)
+    return files, root, raw, arguments
+
+
+def days_ago(raw, days):
+    """Have the archive been asked for what it has not so many days ago."""
+    manifest = json.loads((raw / "manifest.json").read_text())
+    assert sorted(manifest["notes"]["absent"]) == ["z_image", "z_mask", "z_wt"]
+    then = datetime.datetime.now(datetime.timezone.utc).date() - datetime.timedelta(days=days)
+    manifest["notes"]["absent"] = dict.fromkeys(manifest["notes"]["absent"], then.isoformat())
+    (raw / "manifest.json").write_text(json.dumps(manifest))
+
+
+def nothing_run(ended):
+    return ended.code == 0 and "Did not run any tasks" in ended.said
+
+
+def test_a_finished_template_is_remade_when_a_file_has_come_that_the_archive_had_not_so_many_days_ago(
+    tiny_sky, luigi, lacking, finished
+):
+    files, root, _, arguments = lacking
+    for path in files_of(tiny_sky.archive, "z"):
+        shutil.copy(path, files / path.relative_to(tiny_sky.archive))
+    assert nothing_run(luigi.run("Downsample", *arguments, "--syndiff-recheck-absent-days", "92"))
+    ended = luigi.run("Downsample", *arguments)
+    assert ended.code == 0, ended.tail
+    assert the_same(planes(template_of(root)), planes(template_of(finished)))
+    assert nothing_run(luigi.run("Downsample", *arguments, "--syndiff-recheck-absent-days", "0"))
+
+
+def test_an_archive_that_has_nothing_new_is_asked_once_in_so_many_days_and_nothing_is_remade(luigi, lacking):
+    _, root, raw, arguments = lacking
+    before = products(root)
+    ended = luigi.run("Downsample", *arguments)
+    assert ended.code == 0, ended.tail
+    assert remade(before, products(root)) == [str(raw.relative_to(root))]
+    assert nothing_run(luigi.run("Downsample", *arguments))
+    always = luigi.run("Downsample", *arguments, "--syndiff-recheck-absent-days", "0")
+    assert always.code == 0 and not nothing_run(always)
+    shutil.rmtree(raw)  # as keep_raw = false does
+    assert nothing_run(luigi.run("Downsample", *arguments, "--syndiff-recheck-absent-days", "0"))
+
+
+@pytest.mark.parametrize("there", ["nobody", "a part"])
+def test_asked_again_an_archive_that_is_away_or_has_less_takes_nothing_away(luigi, lacking, tmp_path, there):
+    files, root, raw, arguments = lacking
+    if there == "a part":
+        no_y(files)
+    elsewhere = files if there == "a part" else f"http://127.0.0.1:{free_port()}"
+    arguments, before = with_words(arguments, syndiff_archive=elsewhere), products(root)
+    for _ in range(2):  # not a product of this try, it is tried by the next run again
+        ended = luigi.run("Downsample", *arguments)
+        assert ended.code == 0, ended.tail
+        assert f"{ONE.name} was asked for again in vain, and stays as it is: " in ended.said
+        assert products(root) == before and verify(raw, deep=True) == []
 
 
 def other_size(folder):
