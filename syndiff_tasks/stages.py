@@ -498,6 +498,22 @@ def _day_of_this_run():
     return datetime.date.fromisoformat(_today())
 
 
+def _asked(manifest):
+    notes = manifest["notes"]
+    return {key.partition("_")[0] for key in (*notes["files"], *notes["absent"], *notes.get("unusable", {}))}
+
+
+def unasked(manifest, bands_wanted):
+    """Return the bands of a skycell that the archive was not asked for, as when it was fetched for other weights."""
+    asked = _asked(manifest)
+    return [band for band in bands_wanted if band not in asked]
+
+
+def with_bands_of(manifest, source):
+    """Return the source of the wanted bands and of those that a skycell was fetched with: all are stored as one."""
+    return source._replace(bands=tuple(sorted({*source.bands, *_asked(manifest)}, key="rizy".index)))
+
+
 def recheck_is_due(manifest, days):
     """Tell whether files that were absent or unusable have not been asked for again for so many days."""
     notes = manifest["notes"]

@@ -84,7 +84,6 @@ class WholeTarget(luigi.Target):
         Name of the task that makes it, for messages.
     due : callable, optional
         Takes the product's manifest, and tells whether to make it again though nothing that it is made of was remade.
-        Tried in vain by this invocation, it stays as it is.
     """
 
     def __init__(self, path, settings, inputs=None, overwrite=False, task="the task", due=None):
@@ -227,7 +226,7 @@ class WholeTarget(luigi.Target):
                 _remove(aside)
 
     def _stale(self, manifest):
-        if self.due and self.due(manifest) and INVOCATION not in (manifest["invocation"], failed_in(self.path)):
+        if self.due and self.due(manifest):
             return True
         now = {name: target.digest() for name, target in self.inputs.items()}
         then = manifest["inputs"]
@@ -300,12 +299,13 @@ def remember_failure(path, task, sentence):
         _write_json(failure_path(path), told)
 
 
-def failed_in(path):
-    """Return the invocation that tried last, and in vain, to make the product `path`; empty where none has."""
+def tried_now(path, manifest):
+    """Tell whether this invocation has made the product `path`, of this manifest, or has tried to in vain."""
     try:
-        return json.loads(failure_path(path).read_text(encoding="utf-8"))["invocation"]
+        failed = json.loads(failure_path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return ""
+        failed = {}
+    return INVOCATION in (manifest["invocation"], failed.get("invocation"))
 
 
 def manifest_path(path):

@@ -32,7 +32,7 @@ from .config import (
 )
 from .io.archive import ArchiveUnavailable
 from .report import drift as drift_plot
-from .targets import SettingsDiffer, WholeTarget, manifest_path, read_manifest, remember_failure
+from .targets import SettingsDiffer, WholeTarget, manifest_path, read_manifest, remember_failure, tried_now
 
 logger = logging.getLogger("luigi-interface")
 
@@ -156,23 +156,24 @@ class DownloadSkycell(_Reporting):
     resources = {"ps1_archive": 1}
 
     def output(self):
-        """Return the Zarr group of the skycell, to be made again where the archive was asked too long ago."""
-        settings = syndiff()
-        return _raw(settings.data_root, self.skycell, self.overwrite, settings.recheck_absent_days)
+        """Return the Zarr group of the skycell, which the archive may have to be asked for again, see `_due`."""
+        return _raw(syndiff().data_root, self.skycell, _again(False, self.overwrite))
 
     def run(self):
         """Fetch, check and store every file of the skycell; what an archive that is asked again has less of, stays."""
         source, target = stages.source(syndiff()), self.output()
         skycell = stages.tessellation(self.skycell_catalog).skycell(self.skycell)
         had = None if self.overwrite else target.manifest()
+        further = had and stages.unasked(had, source.bands)
+        if had:
+            source = stages.with_bands_of(had, source if further else stages.asked_once(source))
         try:
             with target.writing() as draft:
-                progress = self.progress(len(source.bands) * len(stages.KINDS), "file")
-                stages.download(skycell, stages.asked_once(source) if had else source, draft, progress)
+                stages.download(skycell, source, draft, self.progress(len(source.bands) * len(stages.KINDS), "file"))
                 stages.demand_no_less(self.skycell, had, draft.notes)
                 draft.took("download")
         except ArchiveUnavailable as error:
-            if not had:
+            if further or not had:
                 raise
             logger.warning("%s was asked for again in vain, and stays as it is: %s", self.skycell, error)
             remember_failure(target.path, self.task_family, process.sentence(error))
@@ -200,7 +201,7 @@ class CombineBands(_Reporting):
 
     def again(self):
         """Return when the combined skycells and the raw ones are to be made again."""
-        return _Again(self.overwrite, self.requires().overwrite, syndiff().recheck_absent_days)
+        return _again(self.overwrite, self.requires().overwrite)
 
     def run(self):
         """Combine the bands, take the sky off, and share the pixels among blocks."""
@@ -217,22 +218,36 @@ class CombineBands(_Reporting):
 
 
 class _Again(NamedTuple):
-    """Which skycells are to be made again: all combined, all raw, and raw ones that lacked something days ago."""
+    """Which skycells are to be made again: all combined ones, all raw ones, else raw ones by their bands and age."""
 
     combined: bool
     raw: bool
+    bands: tuple
     days: float
 
 
-def _raw(root, skycell, overwrite, days):
-    settings, due = {"skycell": skycell, "format": stages.RAW_FORMAT}, partial(stages.recheck_is_due, days=days)
-    return WholeTarget(paths.raw(root, skycell), settings, None, overwrite, DownloadSkycell.task_family, due)
+def _again(combined, raw):
+    settings = syndiff()
+    return _Again(combined, raw, tuple(band for band, _ in settings.weights), settings.recheck_absent_days)
+
+
+def _raw(root, skycell, again):
+    path, settings = paths.raw(root, skycell), {"skycell": skycell, "format": stages.RAW_FORMAT}
+    due = partial(_due, path, again)
+    return WholeTarget(path, settings, None, again.raw, DownloadSkycell.task_family, due)
+
+
+def _due(path, again, manifest):
+    """Tell whether a raw skycell lacks bands that it was not fetched with, or files that may have come since then."""
+    if stages.unasked(manifest, again.bands):
+        return True
+    return stages.recheck_is_due(manifest, again.days) and not tried_now(path, manifest)
 
 
 def _combined(root, skycell, recipe, again):
     path, settings = paths.combined(root, recipe.label, skycell), recipe.settings() | {"skycell": skycell}
-    raw = _raw(root, skycell, again.raw, again.days)
-    return WholeTarget(path, settings, {"raw": raw}, again.combined, CombineBands.task_family)
+    inputs = {"raw": _raw(root, skycell, again)}
+    return WholeTarget(path, settings, inputs, again.combined, CombineBands.task_family)
 
 
 class _Blurring(_OnFFI):
