@@ -13,9 +13,27 @@ __version__ = "0.1.0"
 # and the order of its sums with the number of cores. NumPy reads this once, when it is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from .config import syndiff, use_shipped_settings  # noqa: E402
+from .config import UnknownSetting, syndiff, use_shipped_settings  # noqa: E402
 
-use_shipped_settings()
+
+def _command():
+    """Return the name of the command that this process is, as ``luigi``, also of ``python -m luigi``."""
+    folder, name = os.path.split(sys.argv[0] if getattr(sys, "argv", None) else "")
+    # While a package is being imported for `python -m`, this stands for the name of the module.
+    if name == "-m" and __name__ in sys.orig_argv:
+        return __name__
+    return os.path.basename(folder) if name == "__main__.py" else name
+
+
+_COMMAND = _command()
+
+try:
+    use_shipped_settings()
+except UnknownSetting as error:
+    # To a program of somebody's own it is an error; a person needs the sentence alone.
+    if _COMMAND in ("luigi", "luigid", "run_sector", __name__):
+        sys.exit(str(error))
+    raise
 
 TASKS = (
     *("CombineBands", "Convolve", "DownloadSkycell", "Downsample", "DriftOffsets", "EveryFFI", "MapFFI"),
@@ -32,13 +50,10 @@ def __getattr__(name):
     return getattr(importlib.import_module(".tasks", __name__), name)
 
 
-def _runs_no_task():
-    """Tell whether this is a command of ours that only looks: ``syndiff_tasks``, ``python -m`` of it, or luigid."""
-    command = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""
-    # While a package is being imported for `python -m`, this stands for the name of the module.
-    return command in ("syndiff_tasks", "luigid") or command == "-m" and __name__ in sys.orig_argv
+if _COMMAND in ("luigi", "run_sector"):
+    importlib.import_module(".process", __name__).end_in_a_sentence()
 
-
-# Luigi knows a task by name once its class is there. With all that the tasks need that takes seconds.
-if not _runs_no_task():
+# Luigi knows a task by name once its class is there. With all that the tasks need that takes seconds, of which commands
+# that only look are spared.
+if _COMMAND not in (__name__, "luigid"):
     importlib.import_module(".tasks", __name__)

@@ -73,7 +73,8 @@ def _status(asked):
     rows = status.survey(root, recipe, asked.sector)
     if not rows:
         where = root if asked.sector is None else f"{root}, sector {asked.sector}"
-        sys.stdout.write(f"{where}: no map of any CCD is there; nothing was begun\n")
+        elsewhere = "" if asked.folder else "; for another data root than luigi.cfg's: syndiff_tasks status FOLDER"
+        sys.stdout.write(f"{where}: no map of any CCD is there; nothing was begun{elsewhere}\n")
         return 0
     sys.stdout.write(
         f"{status.table(rows)}\n\n~ sizes are estimated from {status.MEASURED} products; died: left by a killed "

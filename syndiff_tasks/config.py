@@ -4,8 +4,10 @@ The values stand in ``luigi.cfg``, none here: the copy that comes with the packa
 (``./luigi.cfg``, or the one that ``LUIGI_CONFIG_PATH`` names) is silent.
 """
 
+import difflib
 import math
 import os
+from configparser import ConfigParser
 from pathlib import Path
 from typing import NamedTuple
 
@@ -321,25 +323,50 @@ def downloads_at_once():
     return Whole("[resources] ps1_archive", 1, 1000).parse(get_config().get("resources", "ps1_archive"))
 
 
+class UnknownSetting(ValueError):
+    """The user's luigi.cfg has a section or a key that there is not."""
+
+
 def use_shipped_settings():
     """Put the settings that come with the package beneath the user's own luigi.cfg.
 
     Raises
     ------
-    ValueError
-        If ``[syndiff]`` of the user's luigi.cfg has a key that is none of ours.
+    UnknownSetting
+        If ``[syndiff]`` of the user's luigi.cfg has a key that is none of ours, or a section has nearly the name of one
+        of ours.
     """
     if str(SHIPPED) not in LuigiConfigParser._config_paths:
         LuigiConfigParser._config_paths.insert(0, str(SHIPPED))
     LuigiConfigParser.reload()
-    known = {name for name, _ in syndiff.get_params()}
-    unknown = sorted({key.replace("-", "_") for key in get_config()["syndiff"]} - known)
-    if unknown:
-        files = [path for path in LuigiConfigParser._config_paths[1:] if os.path.exists(path)]
-        raise ValueError(
-            f"[syndiff] {', '.join(unknown)} in {', '.join(files)}: no such setting; "
-            f"the settings are {', '.join(sorted(known))}"
-        )
+    files = ", ".join(path for path in LuigiConfigParser._config_paths[1:] if os.path.exists(path))
+    known = sorted(name for name, _ in syndiff.get_params())
+    for key in get_config()["syndiff"]:
+        name = key.replace("-", "_")
+        if name not in known:
+            meant, settings = did_you_mean(name, known), f"The settings are {', '.join(known)}."
+            raise UnknownSetting(f"[syndiff] {name} in {files}: no such setting. {meant}{settings}")
+    ours = ConfigParser(interpolation=None)
+    ours.read(SHIPPED, encoding="utf-8")
+    # Luigi and other packages have sections of their own; what reads like one of ours would be passed over in silence.
+    for section in set(get_config().sections()) - set(ours.sections()):
+        if meant := did_you_mean(section, ours.sections(), 0.85):
+            raise UnknownSetting(f"[{section}] in {files}: no such section. {meant}Correct its name.")
+
+
+def did_you_mean(word, words, likeness=0.6):
+    """Return ``Did you mean …? `` with the nearest of some words, empty where none is near.
+
+    Parameters
+    ----------
+    word : str
+    words : sequence of str
+    likeness : float
+        0..1, the least that counts as near (`difflib.get_close_matches`).
+    """
+    by_lower_case = {one.lower(): one for one in words}
+    near = difflib.get_close_matches(word.lower(), by_lower_case, 1, likeness)
+    return f"Did you mean {by_lower_case[near[0]]}? " if near else ""
 
 
 def refuse_empty_options():

@@ -160,6 +160,12 @@ def mapped_ccds(root, sector=None):
     return sorted((CCD(*(int(part.rpartition("_")[2]) for part in folder.parts[-3:])), folder) for folder in folders)
 
 
+def mapped_regions(root, ccd):
+    """Return the labels of the regions of a CCD that have a folder of maps, the whole CCD's first, sorted."""
+    folder = _ccd_folder(root, "mapping_output", ccd)
+    return ["", *sorted(below.name for below in folder.glob("*") if below.is_dir())]
+
+
 def templates_of(root, ccd):
     """Return the folder of a CCD's templates: one folder an FFI, and in it one a region."""
     return _ccd_folder(root, "shifted_downsampled", ccd)

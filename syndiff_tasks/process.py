@@ -8,9 +8,15 @@ import signal
 import sys
 import tempfile
 
-from .status import shortened
+from .status import alike, shortened
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+# As a shell tells of a process that SIGINT ended.
+ENDED_BY_CTRL_C = 128 + signal.SIGINT
+
+# Of those that failed of what the first one said, so many are named.
+NAMED = 3
 
 
 class DiesWithWorker:
@@ -33,8 +39,10 @@ class DiesWithWorker:
         if self.forked and hasattr(libc, "prctl"):
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
-    def __exit__(self, *exception):
-        """Leave the wish in force: the process ends after its task."""
+    def __exit__(self, kind, error, traceback):
+        """Leave the wish in force, for the process ends after its task; after Ctrl-C without a traceback of its own."""
+        if self.forked and kind is KeyboardInterrupt:
+            raise SystemExit(ENDED_BY_CTRL_C) from None
 
 
 # Opened before the tasks are forked: what they write into it, the process that was started by hand can read.
@@ -99,6 +107,55 @@ def sentence(error):
     return " ".join(str(error).split()) or type(error).__name__
 
 
+# What a command ends of in a sentence and without a traceback: the kind of the error, and what gives the sentence.
+SENTENCES = {
+    KeyboardInterrupt: lambda error: (
+        "\nEnded by Ctrl-C: all that was finished is kept, and the same command goes on from there."
+    )
+}
+
+
+def end_in_a_sentence():
+    """Have the command that this process is end in a sentence where a person, not the program, has to do something."""
+    sys.excepthook = _end
+
+
+def _end(kind, error, traceback):
+    tell = SENTENCES.get(kind)
+    if tell is None:
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        sys.stderr.write(f"{tell(error)}\n")
+
+
+def told_once(lines):
+    """Tell once what many tasks failed of: where an archive is away, a thousand skycells say the same.
+
+    Parameters
+    ----------
+    lines : list of str
+        What went wrong, a sentence each, no two of them equal.
+
+    Returns
+    -------
+    lines : list of str
+        The first of those that differ in numbers only, with the number of the others and what some of them named.
+    """
+    return [f"{first}{_others(first, others)}" for first, *others in alike(lines)]
+
+
+def _others(first, others):
+    if not others:
+        return ""
+    named = [_changed(first, other).strip(",;:'\"()") for other in others[:NAMED]] + ["…"] * (len(others) > NAMED)
+    return f" (and {len(others)} other {'tasks' if others[1:] else 'task'} failed of the same: {', '.join(named)})"
+
+
+def _changed(first, other):
+    """Return the first word of a sentence that is another in the other one."""
+    return next(word for of_first, word in zip(first.split(), other.split(), strict=True) if word != of_first)
+
+
 @atexit.register
 def _say_last_words():
     if os.getpid() != _STARTED_BY_HAND:
@@ -110,4 +167,4 @@ def _say_last_words():
         for line in sorted(_WORDS.read().splitlines(), key=lambda line: line.startswith("luigi: ")):
             words.setdefault(line.partition(": ")[2], line)
     if words:
-        sys.stderr.write("\n".join(["\nWhat went wrong:", *shortened(list(words.values())), ""]))
+        sys.stderr.write("\n".join(["\nWhat went wrong:", *shortened(told_once(list(words.values()))), ""]))

@@ -209,15 +209,15 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose(frames, preferred=""):
+def choose(frames, preferred=()):
     """Choose the FFI on whose pixels the templates of a CCD are made.
 
     Parameters
     ----------
     frames : list of Frame
         All of the CCD.
-    preferred : str
-        Stem of an FFI that is to be chosen if it is good; products of it are there.
+    preferred : sequence of str
+        Stems of FFIs of which products are there: the first one that is good is chosen.
 
     Returns
     -------
@@ -238,10 +238,10 @@ def choose(frames, preferred=""):
     )
     if not good:
         return Choice("", f"no FFI is good: {told}")
-    already = [n for n in good if ffi_geometry.parse_name(pointed[n].path).stem == preferred]
+    already = [n for stem in preferred for n in good if stem_of(pointed[n].path) == stem]
     best = already[0] if already else min(good, key=lambda n: round(from_all[n], 4))
     reason = "products of it are there" if already else f"it is {from_all[best]:.3f} px from the median pointing"
-    return Choice(ffi_geometry.parse_name(pointed[best].path).stem, f"{reason}; {told}")
+    return Choice(stem_of(pointed[best].path), f"{reason}; {told}")
 
 
 def read_choice(path):

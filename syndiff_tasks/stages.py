@@ -271,6 +271,15 @@ def reference_of(plan_, reference_ffi, catalogue=""):
     return reference
 
 
+def may_share(plan_, other, catalogue=""):
+    """Tell whether an FFI can be the `reference_of` a plan."""
+    try:
+        reference_of(plan_, other, catalogue)
+    except ValueError:
+        return False
+    return True
+
+
 def _apart(one, other):
     """Return how far the corners of a region lie from where another FFI's WCS has them [TESS px]."""
     x, y = np.meshgrid((one.region.x0, one.region.x1), (one.region.y0, one.region.y1))
@@ -483,12 +492,59 @@ def _today():
     return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
 
 
+@functools.cache
+def _day_of_this_run():
+    # A run over midnight must not plan a skycell as finished, and find it due when its turn comes.
+    return datetime.date.fromisoformat(_today())
+
+
+def _asked(manifest):
+    notes = manifest["notes"]
+    return {key.partition("_")[0] for key in (*notes["files"], *notes["absent"], *notes.get("unusable", {}))}
+
+
+def unasked(manifest, bands_wanted):
+    """Return the bands of a skycell that the archive was not asked for, as when it was fetched for other weights."""
+    asked = _asked(manifest)
+    return [band for band in bands_wanted if band not in asked]
+
+
+def with_bands_of(manifest, source):
+    """Return the source of the wanted bands and of those that a skycell was fetched with: all are stored as one."""
+    return source._replace(bands=tuple(sorted({*source.bands, *_asked(manifest)}, key="rizy".index)))
+
+
 def recheck_is_due(manifest, days):
     """Tell whether files that were absent or unusable have not been asked for again for so many days."""
     notes = manifest["notes"]
     asked = [*notes["absent"].values(), *(one["asked"] for one in notes.get("unusable", {}).values())]
-    age = [datetime.date.fromisoformat(_today()) - datetime.date.fromisoformat(day) for day in asked]
-    return any(one.days >= days for one in age)
+    return any((_day_of_this_run() - datetime.date.fromisoformat(day)).days >= days for day in asked)
+
+
+def asked_once(source):
+    """Return the source with one try a file and mirror: what is asked for again does well without."""
+    return source._replace(politeness=source.politeness._replace(tries=1))
+
+
+def demand_no_less(skycell, had, notes):
+    """Compare what an archive has of a skycell with what it had.
+
+    Parameters
+    ----------
+    skycell : str
+    had : dict or None
+        The manifest of before, None where there is none.
+    notes : dict
+        What `download` noted now.
+
+    Raises
+    ------
+    archive.ArchiveUnavailable
+        If a file is not there any more; another archive, or a folder with a part of one, must not empty a skycell.
+    """
+    lost = sorted(set(had["notes"]["files"]) - set(notes["files"])) if had else []
+    if lost:
+        raise archive.ArchiveUnavailable(f"{skycell}: the archive has not {', '.join(lost)}, which it had")
 
 
 # --- how much: bands to blocks ---------------------------------------------------------------------------------------

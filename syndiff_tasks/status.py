@@ -336,7 +336,7 @@ def shortened(lines):
     lines : list of str
     """
     more = len(lines) - SENTENCES
-    return [*lines[:SENTENCES], *([f"and {more} more of that kind"] if more > 0 else [])]
+    return [*lines[:SENTENCES], *([f"and {more} more"] if more > 0 else [])]
 
 
 def _readable(size):

@@ -82,14 +82,17 @@ class WholeTarget(luigi.Target):
         Take the product for missing until this invocation has made it.
     task : str, optional
         Name of the task that makes it, for messages.
+    due : callable, optional
+        Takes the product's manifest, and tells whether to make it again though nothing that it is made of was remade.
     """
 
-    def __init__(self, path, settings, inputs=None, overwrite=False, task="the task"):
+    def __init__(self, path, settings, inputs=None, overwrite=False, task="the task", due=None):
         self.path = str(path)
         self.task = task
         self.told = settings
         self.inputs = inputs or {}
         self.overwrite = overwrite
+        self.due = due
 
     @functools.cached_property
     def settings(self):
@@ -223,6 +226,8 @@ class WholeTarget(luigi.Target):
                 _remove(aside)
 
     def _stale(self, manifest):
+        if self.due and self.due(manifest):
+            return True
         now = {name: target.digest() for name, target in self.inputs.items()}
         then = manifest["inputs"]
         if set(now) != set(then) or any(now[name] not in (None, then[name]) for name in now):
@@ -245,7 +250,12 @@ class WholeTarget(luigi.Target):
         for name in sorted(set(made) | set(self.settings)):
             if made.get(name) != self.settings.get(name):
                 # Of two FFIs of one CCD, the second does with the skycells of the first.
-                share = f"share its skycells with --reference-ffi <path of {made[name]}>, " if name == "ffi" else ""
+                share = (
+                    f"share its skycells with --reference-ffi <path of {made[name]}> (from Sector or EveryFFI: put "
+                    "that FFI into --ffi-dir), "
+                    if name == "ffi"
+                    else ""
+                )
                 raise SettingsDiffer(
                     f"{self.path} was made with {name} = {made.get(name)!r}, and {name} = "
                     f"{self.settings.get(name)!r} is asked for now; {share}run {self.task} with --overwrite to remake "
@@ -283,9 +293,19 @@ def remember_failure(path, task, sentence):
         What it failed of.
     """
     told = {"task": task, "product": Path(path).name, "error": sentence, "failed": _now(), "host": socket.gethostname()}
+    told["invocation"] = INVOCATION
     # Where not even this can be written, as on a full disk, the terminal and luigid have told it.
     with contextlib.suppress(OSError):
         _write_json(failure_path(path), told)
+
+
+def tried_now(path, manifest):
+    """Tell whether this invocation has made the product `path`, of this manifest, or has tried to in vain."""
+    try:
+        failed = json.loads(failure_path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        failed = {}
+    return INVOCATION in (manifest["invocation"], failed.get("invocation"))
 
 
 def manifest_path(path):

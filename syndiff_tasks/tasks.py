@@ -5,13 +5,17 @@ the ring table alone.
 """
 
 import json
+import logging
 import time
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 import luigi
+from luigi.task_register import TaskClassNotFoundException
 
-from . import paths, process, stages
+from . import TASKS, paths, process, stages
 from . import sector as sectors
 from .config import (
     Auto,
@@ -20,13 +24,26 @@ from .config import (
     Number,
     Offsets,
     Whole,
+    did_you_mean,
     downloads_at_once,
     refuse_empty_options,
     setting,
     syndiff,
 )
+from .io.archive import ArchiveUnavailable
 from .report import drift as drift_plot
-from .targets import SettingsDiffer, WholeTarget, manifest_path, read_manifest, remember_failure
+from .targets import SettingsDiffer, WholeTarget, manifest_path, read_manifest, remember_failure, tried_now
+
+logger = logging.getLogger("luigi-interface")
+
+
+def _no_such_task(error):
+    """Return the sentence for a task of the command line that there is not."""
+    said = str(error).partition(". ")[0]
+    return f"{said}. {did_you_mean(said.removeprefix('No task '), TASKS)}The tasks are {', '.join(TASKS)}."
+
+
+process.SENTENCES[TaskClassNotFoundException] = _no_such_task
 
 BITS = "PS1 mask bits to flag, e.g. 12, or a comma alone for none"
 
@@ -139,19 +156,27 @@ class DownloadSkycell(_Reporting):
     resources = {"ps1_archive": 1}
 
     def output(self):
-        """Return the Zarr group of the skycell, to be made again where the archive was asked too long ago."""
-        raw = _raw(syndiff().data_root, self.skycell, self.overwrite)
-        manifest = raw.manifest()
-        due = manifest is not None and stages.recheck_is_due(manifest, syndiff().recheck_absent_days)
-        return _raw(syndiff().data_root, self.skycell, True) if due else raw
+        """Return the Zarr group of the skycell, which the archive may have to be asked for again, see `_due`."""
+        return _raw(syndiff().data_root, self.skycell, _again(False, self.overwrite))
 
     def run(self):
-        """Fetch, check and store every file of the skycell."""
-        source = stages.source(syndiff())
+        """Fetch, check and store every file of the skycell; what an archive that is asked again has less of, stays."""
+        source, target = stages.source(syndiff()), self.output()
         skycell = stages.tessellation(self.skycell_catalog).skycell(self.skycell)
-        with self.output().writing() as draft:
-            stages.download(skycell, source, draft, self.progress(len(source.bands) * len(stages.KINDS), "file"))
-            draft.took("download")
+        had = None if self.overwrite else target.manifest()
+        further = had and stages.unasked(had, source.bands)
+        if had:
+            source = stages.with_bands_of(had, source if further else stages.asked_once(source))
+        try:
+            with target.writing() as draft:
+                stages.download(skycell, source, draft, self.progress(len(source.bands) * len(stages.KINDS), "file"))
+                stages.demand_no_less(self.skycell, had, draft.notes)
+                draft.took("download")
+        except ArchiveUnavailable as error:
+            if further or not had:
+                raise
+            logger.warning("%s was asked for again in vain, and stays as it is: %s", self.skycell, error)
+            remember_failure(target.path, self.task_family, process.sentence(error))
 
 
 class CombineBands(_Reporting):
@@ -175,29 +200,54 @@ class CombineBands(_Reporting):
         return _combined(syndiff().data_root, self.skycell, self.recipe(), self.again())
 
     def again(self):
-        """Return whether the combined skycells and the raw ones are to be made again."""
-        return self.overwrite, self.requires().overwrite
+        """Return when the combined skycells and the raw ones are to be made again."""
+        return _again(self.overwrite, self.requires().overwrite)
 
     def run(self):
         """Combine the bands, take the sky off, and share the pixels among blocks."""
         skycell = stages.tessellation(self.skycell_catalog).skycell(self.skycell)
-        with self.output().writing() as draft:
-            shared, treated = stages.combine(self.input().path, skycell, self.recipe(), syndiff().data_root)
-            stages.write_blocks(draft.path, shared, skycell)
-            draft.notes.update(stages.origin_of(self.input()), stars=treated)
-            draft.took("combine")
+        # Where the archive was asked again and had nothing new, what was planned has become needless.
+        if not self.output().exists():
+            with self.output().writing() as draft:
+                shared, treated = stages.combine(self.input().path, skycell, self.recipe(), syndiff().data_root)
+                stages.write_blocks(draft.path, shared, skycell)
+                draft.notes.update(stages.origin_of(self.input()), stars=treated)
+                draft.took("combine")
         if not syndiff().keep_raw:
             self.input().remove()
 
 
+class _Again(NamedTuple):
+    """Which skycells are to be made again: all combined ones, all raw ones, else raw ones by their bands and age."""
+
+    combined: bool
+    raw: bool
+    bands: tuple
+    days: float
+
+
+def _again(combined, raw):
+    settings = syndiff()
+    return _Again(combined, raw, tuple(band for band, _ in settings.weights), settings.recheck_absent_days)
+
+
 def _raw(root, skycell, again):
-    settings = {"skycell": skycell, "format": stages.RAW_FORMAT}
-    return WholeTarget(paths.raw(root, skycell), settings, None, again, DownloadSkycell.task_family)
+    path, settings = paths.raw(root, skycell), {"skycell": skycell, "format": stages.RAW_FORMAT}
+    due = partial(_due, path, again)
+    return WholeTarget(path, settings, None, again.raw, DownloadSkycell.task_family, due)
+
+
+def _due(path, again, manifest):
+    """Tell whether a raw skycell lacks bands that it was not fetched with, or files that may have come since then."""
+    if stages.unasked(manifest, again.bands):
+        return True
+    return stages.recheck_is_due(manifest, again.days) and not tried_now(path, manifest)
 
 
 def _combined(root, skycell, recipe, again):
     path, settings = paths.combined(root, recipe.label, skycell), recipe.settings() | {"skycell": skycell}
-    return WholeTarget(path, settings, {"raw": _raw(root, skycell, again[1])}, again[0], CombineBands.task_family)
+    inputs = {"raw": _raw(root, skycell, again)}
+    return WholeTarget(path, settings, inputs, again.combined, CombineBands.task_family)
 
 
 class _Blurring(_OnFFI):
@@ -433,11 +483,20 @@ class ReferenceFFI(_OfCCD):
     def run(self):
         """Read the headers, choose, and record the choice; an FFI of which there are products is preferred."""
         frames = [sectors.read_frame(path) for path in self.ffis()]
-        mapped = read_manifest(paths.skycells_list(syndiff().data_root, self.which(), ""))
-        choice = sectors.choose(frames, mapped["settings"]["ffi"] if mapped else "")
+        regions = paths.mapped_regions(syndiff().data_root, self.which())
+        choice = sectors.choose(frames, [_laid_out_by(self.which(), region) for region in regions])
         with self._target(bool(choice.ffi)).writing() as draft:
             Path(draft.path).write_text(json.dumps(choice._asdict(), indent=1), encoding="utf-8")
             draft.notes.update(choice._asdict())
+
+
+def _laid_out_by(ccd, region):
+    """Return the stem of the FFI by which the skycells of a CCD's region were mapped or blurred, empty for none."""
+    root = syndiff().data_root
+    for path in (paths.skycells_list(root, ccd, region), paths.cell_metadata(root, ccd, region)):
+        if made := read_manifest(path):
+            return made["settings"]["ffi"]
+    return ""
 
 
 class DriftOffsets(_OfCCD):
@@ -496,6 +555,15 @@ class _Wanted(_Reporting):
         names = ("roi", "target", "size", "skycell_catalog", "psf_sigma", "ignore_mask_bits")
         return {name: getattr(self, name) for name in names}
 
+    def to_share(self, plan, files):
+        """Return the path of another FFI of the CCD whose skycells of a plan's region are there, empty for none.
+
+        Without it, what somebody made of another FFI before this one was chosen would stop the run.
+        """
+        stem = _laid_out_by(plan.ccd, plan.label)
+        others = [str(path) for path in files if sectors.stem_of(path) == stem != plan.ccd.stem]
+        return next((path for path in others if stages.may_share(plan, path, self.skycell_catalog)), "")
+
     def asked(self):
         """Return the `sectors.Circumstances` of what is asked for: a report is remade when that has changed."""
         own = self.to_str_params(only_significant=True)
@@ -542,10 +610,10 @@ class Sector(_Wanted):
         folder = {"ffi_dir": self.ffi_dir} if isinstance(self.multi_offset_array, Auto) else {}
         task = Downsample(ffi=str(path), multi_offset_array=self.multi_offset_array, **folder, **self.wanted())
         try:
-            task.plan()
+            shared = self.to_share(task.plan(), files)
         except stages.NoCoverage as error:
             return sectors.Planned("no PS1 coverage", len(files), ffi, None, str(error))
-        return sectors.Planned("made", len(files), ffi, task, why)
+        return sectors.Planned("made", len(files), ffi, task.clone(reference_ffi=shared), why)
 
     def output(self):
         """Return the report and the page."""
@@ -614,10 +682,16 @@ class EveryFFI(_OfCCD, _Wanted):
         files, table = self.ffis(), sectors.read_drift(self.input()["drift"]["table"].path)
         reference = sectors.chosen(self.input()["choice"].path, files)
         first = Downsample(ffi=reference, **self.wanted())
+        other = self.to_share(first.plan(), files)
+        first = first.clone(reference_ffi=other)
         yield first
-        shared = self.wanted() | {"roi": stages.roi_of(first.plan()), "target": "", "reference_ffi": reference}
+        part, shared = self.wanted() | {"roi": stages.roi_of(first.plan()), "target": ""}, other or reference
         pointed = [str(sectors.path_of(stem, files)) for stem in table["ffi"][sectors.usable(table)]]
-        tasks = {path: Downsample(ffi=path, **shared) for path in pointed if path != reference}
+        tasks = {
+            path: Downsample(ffi=path, reference_ffi="" if path == shared else shared, **part)
+            for path in pointed
+            if path != reference
+        }
         yield list(tasks.values())
         made = {path: next(iter(task.output().values()))[0].path for path, task in (tasks | {reference: first}).items()}
         table["template"] = [made.get(str(sectors.path_of(stem, files)), "") for stem in table["ffi"]]

@@ -117,11 +117,35 @@ def run_luigi(folder, *arguments):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_an_unknown_setting_in_luigi_cfg_is_refused_by_name(tmp_path):
-    (tmp_path / "luigi.cfg").write_text("[syndiff]\npsf_sgima = 40\n")
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        (
+            "[syndiff]\npsf_sgima = 40",
+            "[syndiff] psf_sgima in luigi.cfg: no such setting. Did you mean psf_sigma? The se",
+        ),
+        ("[syndif]\npsf_sigma = 40", "[syndif] in luigi.cfg: no such section. Did you mean syndiff? Correct its name."),
+        ("[Worker]\ntimeout = 40", "[Worker] in luigi.cfg: no such section. Did you mean worker? Correct its name."),
+    ],
+)
+def test_what_luigi_cfg_cannot_say_ends_the_command_in_one_sentence_with_the_nearest_name(tmp_path, text, told):
+    (tmp_path / "luigi.cfg").write_text(text)
     ended = run_luigi(tmp_path, "Downsample", "--ffi", "none.fits", "--local-scheduler")
-    assert ended.returncode != 0
-    assert "psf_sgima in luigi.cfg: no such setting" in ended.stderr
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(told) and ended.stderr.count("\n") == 1
+
+
+def test_a_program_of_ones_own_gets_the_error_of_an_unknown_setting_and_can_handle_it(tmp_path):
+    (tmp_path / "luigi.cfg").write_text("[syndiff]\npsf_sgima = 40\n")
+    program = "try: import syndiff_tasks\nexcept ValueError as error: print(error)"
+    ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith("[syndiff] psf_sgima in luigi.cfg: no such setting. Did you mean psf_sigma?")
+
+
+def test_sections_of_luigi_and_of_others_are_nobodys_business(tmp_path):
+    (tmp_path / "luigi.cfg").write_text("[smtp]\nhost = a\n[MapFFI]\nroi = 1,2,3,4\n[hadoop]\n[my_own]\nx = 1\n")
+    ended = run_luigi(tmp_path, "MapFFI", "--help")
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize(

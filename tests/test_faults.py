@@ -1,6 +1,8 @@
 import contextlib
+import datetime
 import errno
 import glob
+import json
 import math
 import os
 import random
@@ -388,6 +390,11 @@ def no_z(folder):
         path.unlink()
 
 
+def no_y(folder):
+    for path in files_of(folder, "y"):
+        path.unlink()
+
+
 def z_without_good_pixels(folder):
     for path in files_of(folder, "z", ".") + files_of(folder, "z", ".wt."):
         set_cards(path, BSOFTEN="NaN", BOFFSET="NaN")
@@ -423,7 +430,7 @@ def test_a_band_that_no_skycell_has_is_flagged_everywhere(tiny_sky, luigi, tmp_p
         *("--syndiff-require-all-bands", "true"),
     )
     assert refused.code == FAILED
-    assert "the archive has no y_image, y_mask, y_wt, and require_all_bands is set" in sentence(refused, len(CELLS))
+    assert "the archive has no y_image, y_mask, y_wt, and require_all_bands is set" in sentence(refused)
 
 
 def told_of_use(root):
@@ -468,6 +475,71 @@ def test_whole_files_whose_numbers_give_no_flux_are_missing_bands_told_kept_and_
     assert luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN, archive=files)).code == 0
     assert told_of_use(root) == ("rizy", {})
     assert the_same(planes(template_of(root)), planes(template_of(finished)))
+
+
+@pytest.fixture
+def lacking(tiny_sky, luigi, changed):
+    """An archive that has one band less of one skycell, and all that was made of it 91 days ago."""
+    files, root = changed
+    no_z(files)
+    arguments = tiny_sky.arguments(root, *PLAIN, archive=files)
+    assert luigi.run("Downsample", *arguments).code == 0
+    (raw,) = (root / "ps1_skycells_zarr").rglob(ONE.name)
+    days_ago(raw, 91)
+    return files, root, raw, arguments
+
+
+def days_ago(raw, days):
+    """Have the archive been asked for what it has not so many days ago."""
+    manifest = json.loads((raw / "manifest.json").read_text())
+    assert sorted(manifest["notes"]["absent"]) == ["z_image", "z_mask", "z_wt"]
+    then = datetime.datetime.now(datetime.timezone.utc).date() - datetime.timedelta(days=days)
+    manifest["notes"]["absent"] = dict.fromkeys(manifest["notes"]["absent"], then.isoformat())
+    (raw / "manifest.json").write_text(json.dumps(manifest))
+
+
+def nothing_run(ended):
+    return ended.code == 0 and "Did not run any tasks" in ended.said
+
+
+def test_a_finished_template_is_remade_when_a_file_has_come_that_the_archive_had_not_so_many_days_ago(
+    tiny_sky, luigi, lacking, finished
+):
+    files, root, _, arguments = lacking
+    for path in files_of(tiny_sky.archive, "z"):
+        shutil.copy(path, files / path.relative_to(tiny_sky.archive))
+    assert nothing_run(luigi.run("Downsample", *arguments, "--syndiff-recheck-absent-days", "92"))
+    ended = luigi.run("Downsample", *arguments)
+    assert ended.code == 0, ended.tail
+    assert the_same(planes(template_of(root)), planes(template_of(finished)))
+    assert nothing_run(luigi.run("Downsample", *arguments, "--syndiff-recheck-absent-days", "0"))
+
+
+def test_an_archive_that_has_nothing_new_is_asked_once_in_so_many_days_and_nothing_is_remade(luigi, lacking):
+    _, root, raw, arguments = lacking
+    before = products(root)
+    ended = luigi.run("Downsample", *arguments)
+    assert ended.code == 0, ended.tail
+    assert remade(before, products(root)) == [str(raw.relative_to(root))]
+    assert nothing_run(luigi.run("Downsample", *arguments))
+    always = luigi.run("Downsample", *arguments, "--syndiff-recheck-absent-days", "0")
+    assert always.code == 0 and not nothing_run(always)
+    shutil.rmtree(raw)  # as keep_raw = false does
+    assert nothing_run(luigi.run("Downsample", *arguments, "--syndiff-recheck-absent-days", "0"))
+
+
+@pytest.mark.parametrize("there", ["nobody", "a part"])
+def test_asked_again_an_archive_that_is_away_or_has_less_takes_nothing_away(luigi, lacking, tmp_path, there):
+    files, root, raw, arguments = lacking
+    if there == "a part":
+        no_y(files)
+    elsewhere = files if there == "a part" else f"http://127.0.0.1:{free_port()}"
+    arguments, before = with_words(arguments, syndiff_archive=elsewhere), products(root)
+    for _ in range(2):  # not a product of this try, it is tried by the next run again
+        ended = luigi.run("Downsample", *arguments)
+        assert ended.code == 0, ended.tail
+        assert f"{ONE.name} was asked for again in vain, and stays as it is: " in ended.said
+        assert products(root) == before and verify(raw, deep=True) == []
 
 
 def other_size(folder):
@@ -576,7 +648,7 @@ def test_killed_at_random_moments_in_all_tasks_the_run_ends_with_the_same_templa
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
-def test_ended_by_a_person_or_a_batch_system_nothing_goes_on_and_the_next_run_finishes(
+def test_ended_by_a_person_in_a_sentence_or_by_a_batch_system_nothing_goes_on_and_the_next_run_finishes(
     tiny_sky, luigi, finished, tmp_path, how
 ):
     root = tmp_path / "data"
@@ -589,6 +661,11 @@ def test_ended_by_a_person_or_a_batch_system_nothing_goes_on_and_the_next_run_fi
     ended = running.wait()
     # A shell tells 128 and the number of the signal.
     assert ended.code == -(signal.SIGINT if how == "Ctrl-C" else signal.SIGTERM)
+    if how == "Ctrl-C":
+        assert "Traceback" not in ended.said
+        assert ended.said.endswith(
+            "\nEnded by Ctrl-C: all that was finished is kept, and the same command goes on from there.\n"
+        )
     deadline = time.monotonic() + 30
     while os.path.exists(f"/proc/{task_process}") and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -885,9 +962,7 @@ def test_another_ffi_of_the_ccd_does_not_take_over_the_products_of_the_first(tin
     assert ended.code == NOT_PLANNED
     first = frame.NAME.removesuffix(".fits")
     assert f"was made with ffi = '{first}', and ffi = '{other.stem}' is asked for now" in sentence(ended, 2)
-    assert f"share its skycells with --reference-ffi <path of {first}>, run MapFFI with --overwrite" in sentence(
-        ended, 2
-    )
+    assert f"share its skycells with --reference-ffi <path of {first}> (from Sector or " in sentence(ended, 2)
     assert products(made) == before
     way = ["--reference-ffi", str(tiny_sky.ffi)]
     assert luigi.run("Downsample", *tiny_sky.arguments(made, *PLAIN, *way, ffi=other)).code == 0
@@ -970,7 +1045,9 @@ def test_every_exit_code_that_is_set_or_met_here_is_told_in_the_readme():
 @pytest.mark.parametrize(
     "code, words, told",
     [
-        (1, ["Downsampel"], "No task Downsampel. Did you mean:"),
+        (1, ["Downsmaple", "--ffi", "x"], "No task Downsmaple. Did you mean Downsample? The tasks are CombineBands, "),
+        (1, ["every ffi"], "No task every ffi. Did you mean EveryFFI? The tasks are CombineBands, "),
+        (1, ["nonsense"], "No task nonsense. The tasks are CombineBands, Convolve, DownloadSkycell, Downsample, "),
         (1, [], "No task specified"),
         (2, ["Downsample", "--no-such-option", "1"], "unrecognized arguments: --no-such-option 1"),
         (UNREADABLE, ["Downsample"], "requires the 'ffi' parameter to be set"),
@@ -980,6 +1057,21 @@ def test_a_command_that_is_none_ends_with_its_code_and_the_reason(luigi, code, w
     ended = luigi.run(*(words or ["--local-scheduler"]))
     assert ended.code == code
     assert told in "\n".join(ended.said.splitlines()[-2:])
+    assert code != 1 or ended.said.startswith(told) and ended.said.count("\n") == 1
+
+
+def test_an_archive_that_is_away_is_told_once_and_kept_beside_every_skycell(tiny_sky, luigi, tmp_path):
+    away = f"http://127.0.0.1:{free_port()}"
+    arguments = tiny_sky.arguments(tmp_path, "--syndiff-download-tries", "1", archive=away)
+    ended = luigi.run("Downsample", *arguments)
+    assert ended.code == FAILED
+    told = sentence(ended)
+    assert told.count("the host 127.0.0.1 could not be reached") == 1
+    assert f"(and {len(CELLS) - 1} other tasks failed of the same: rings.v3.skycell.2611.0" in told
+    assert all(f"skycell.2611.{cell:03d}.stk.r.unconv.fits" in told for cell in CELLS)
+    kept = [json.loads(record.read_text()) for record in tmp_path.rglob(".skycell.*.failed")]
+    assert sorted(record["product"] for record in kept) == [f"skycell.2611.{cell:03d}" for cell in CELLS]
+    assert all(record["product"] in record["error"] and "could not be reached" in record["error"] for record in kept)
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tiny_sky, luigi, tmp_path):

@@ -339,6 +339,28 @@ def test_recipes_of_different_backgrounds_live_side_by_side(tiny_sky, luigi, mad
     assert len(digests) == 3
 
 
+def test_a_skycell_that_was_fetched_for_fewer_bands_is_fetched_with_all_that_are_wanted_and_then_serves_both(
+    tiny_sky, luigi, finished, tmp_path
+):
+    one = ["--skycell", ONE, "--skycell-catalog", str(tiny_sky.catalogue), *tiny_sky.settings(tmp_path)]
+    few = ["--syndiff-weights", "i=0.5,z=0.5"]
+    assert luigi.run("CombineBands", *one, *few).code == 0
+    (raw,) = tmp_path.glob(f"ps1_skycells_zarr/ps1_skycells.zarr/2611/{ONE}")
+    assert len(read_manifest(raw)["notes"]["files"]) == 6
+    away = luigi.run("CombineBands", *one, "--syndiff-archive", str(tmp_path / "none"))
+    assert away.code == 30 and len(read_manifest(raw)["notes"]["files"]) == 6
+    assert luigi.run("CombineBands", *one, "--syndiff-weights", "r=0.5,i=0.5").code == 0
+    assert len(read_manifest(raw)["notes"]["files"]) == 9
+    assert luigi.run("CombineBands", *one).code == 0
+    assert len(read_manifest(raw)["notes"]["files"]) == 12
+    (whole,) = tmp_path.glob(f"combined_skycells_zarr/r0.238*/2611/{ONE}")
+    (other,) = finished.glob(f"combined_skycells_zarr/*/2611/{ONE}")
+    assert read_manifest(whole)["digest"] == read_manifest(other)["digest"]
+    before = products(tmp_path)
+    assert luigi.run("CombineBands", *one, *few).code == 0
+    assert not [name for name in remade(before, products(tmp_path)) if name.startswith("ps1_skycells_zarr")]
+
+
 def test_a_catalogue_decides_which_skycells_there_are(tiny_sky, luigi, made, tmp_path):
     fewer = tmp_path / "one.csv"
     catalogue_rows([skycell(44)]).to_csv(fewer, index=False)

@@ -24,7 +24,7 @@ from astropy.wcs import WCS
 from luigi.cmdline_parser import CmdlineParser
 from numpy.testing import assert_allclose, assert_array_equal
 
-from syndiff_tasks import paths, sector, status
+from syndiff_tasks import paths, sector, status, tasks
 from syndiff_tasks.config import Auto, Detectors, Offsets
 from syndiff_tasks.demo import frame
 from syndiff_tasks.geometry import ffi as ffi_geometry
@@ -152,8 +152,8 @@ def test_without_a_good_ffi_there_is_no_choice_and_the_reason_is_told():
 
 def test_an_ffi_of_which_there_are_products_is_preferred_if_it_is_good():
     described = frames((0, 0), (0.1, 0), (0.1, 0, 8))
-    assert sector.choose(described, stem(1)).ffi == stem(1)
-    assert sector.choose(described, stem(2)).ffi != stem(2)
+    assert sector.choose(described).ffi == sector.choose(described, [stem(2)]).ffi == stem(1)
+    assert sector.choose(described, ["", stem(2), stem(0)]).ffi == stem(0)
 
 
 def test_the_drift_table_flags_bad_frames_in_the_order_of_time_and_survives_its_file(tmp_path):
@@ -359,6 +359,65 @@ def test_every_ffi_with_a_good_wcs_gets_a_template_of_its_own(made):
     assert (made.root / "drift_offsets/sector_0020/camera_3/ccd_3/drift_offsets.png").stat().st_size > 5000
 
 
+ONE_CCD = ("Sector", "--sector", "20", "--cameras", "3", "--ccds", "3")
+
+
+def map_by_hand(made, ffi, root):
+    where = ["--ffi", str(ffi), "--roi", ROI, "--syndiff-data-root", str(root)]
+    return made.luigi.run("MapFFI", *where, *made.more).code
+
+
+@pytest.fixture
+def three(tmp_path):
+    """A folder of three FFIs: one good, one in the middle, one of bad quality."""
+    write(tmp_path / "ffis", 1, tansip=moved(0.11, 0.02))
+    write(tmp_path / "ffis", 2)
+    write(tmp_path / "ffis", 3, tansip=moved(-0.06, 0.0), DQUALITY=4)
+    return tmp_path / "ffis"
+
+
+def test_a_region_made_by_hand_of_a_good_ffi_makes_it_the_reference_of_its_sector(made, three, tmp_path):
+    where = ["--ffi-dir", str(three)]
+    assert map_by_hand(made, three / name_of(1), tmp_path) == 0
+    ended = made.run(*ONE_CCD, *where, root=tmp_path)
+    assert ended.code == 0, ended.tail
+    assert sector.read_choice(paths.reference_ffi(tmp_path, sector.CCD(20, 3, 3))).ffi == stem(1)
+    (template,) = tmp_path.rglob("syndiff_template_*.fits")
+    assert fits.getval(template, "REFFFI") == stem(1)
+
+
+def test_a_sector_goes_on_with_the_skycells_of_a_region_made_by_hand_of_an_ffi_that_is_no_reference(
+    made, three, tmp_path
+):
+    where, by_hand = ["--ffi-dir", str(three)], stem(3)
+    assert made.run("Downsample", "--ffi", str(three / name_of(3)), root=tmp_path).code == 0
+    (blurred,) = tmp_path.glob("convolved_results/**/convolved_images.zarr/skycell*")
+    before = blurred.stat().st_mtime_ns
+    ended = made.run(*ONE_CCD, *where, root=tmp_path)
+    assert ended.code == 0, ended.tail
+    assert sector.read_choice(paths.reference_ffi(tmp_path, sector.CCD(20, 3, 3))).ffi == stem(2)
+    (path,) = tmp_path.rglob(f"{stem(2)}/**/syndiff_template_*.fits")
+    (alone,) = made.root.rglob(f"{made.reference.stem}/**/syndiff_template_*dx+0.0000_dy+0.0000.fits")
+    assert made.reference.stem == stem(2) == fits.getval(alone, "REFFFI") and fits.getval(path, "REFFFI") == by_hand
+    with fits.open(path) as one, fits.open(alone) as other:
+        for plane in ("FLUX_SUM", "VARIANCE", "COVERAGE", "COUNT", "MASK", "DQ"):
+            assert one[plane].data.tobytes() == other[plane].data.tobytes()
+    assert made.run("EveryFFI", "--sector", "20", "--camera", "3", "--ccd", "3", *where, root=tmp_path).code == 0
+    of = {fits.getval(one, "FFI"): fits.getval(one, "REFFFI") for one in tmp_path.rglob("syndiff_template_*.fits")}
+    assert of == dict.fromkeys((stem(1), stem(2), by_hand), by_hand) and blurred.stat().st_mtime_ns == before
+
+
+def test_a_sector_that_cannot_share_what_was_made_by_hand_is_refused_with_cures_that_it_has(made, three, tmp_path):
+    by_hand, where = write(tmp_path / "elsewhere", 5), ["--ffi-dir", str(three)]
+    assert map_by_hand(made, by_hand, tmp_path) == 0
+    refused = made.run(*ONE_CCD, *where, root=tmp_path)
+    assert refused.code == 35
+    words = refused.said.rpartition("What went wrong:")[2]
+    assert f"<path of {by_hand.stem}> (from Sector or EveryFFI: put that FFI into --ffi-dir)" in words
+    assert "(from another task: --MapFFI-overwrite)" in words
+    assert made.run(*ONE_CCD, *where, "--MapFFI-overwrite", root=tmp_path).code == 0
+
+
 # --- the state at a glance --------------------------------------------------------------------------------------------
 
 
@@ -530,6 +589,23 @@ def test_run_sector_makes_the_other_ccds_where_one_fails_and_the_next_run_goes_o
     assert script.main([*command, str(archive)]) == 0
     assert capsys.readouterr().out == ""
     assert set(templates()) == {"ccd_3", "ccd_4"} and templates()["ccd_4"] == first["ccd_4"]
+
+
+def test_the_help_of_run_sector_tells_what_it_does_its_options_codes_and_environment_with_an_example(script, capsys):
+    for asked in ("--help", "-h"):
+        assert script.main(["--sector", "20", asked]) == 0
+        told = " ".join(capsys.readouterr().out.split())
+        for part in ("Make the templates of a sector", "0 every template that", "LUIGI_CONFIG_PATH", "--syndiff-NAME"):
+            assert part in told
+        for name, parameter in tasks.Sector.get_params():
+            assert f"--{name.replace('_', '-')} {' '.join(parameter.description.split())}" in told
+        example = re.search(r"For example.*? run_sector (--.*?) It takes", told)[1]
+        known = {f"--{name.replace('_', '-')}" for name, _ in tasks.Sector.get_params()}
+        assert set(re.findall("--[-a-z]+", example)) - known == {
+            "--local-scheduler",
+            "--workers",
+            "--syndiff-data-root",
+        }
 
 
 @quietly

@@ -80,6 +80,14 @@ def test_sentences_that_differ_in_numbers_only_are_told_once_with_their_count(tm
     assert len(lines) == at + 4
 
 
+def test_where_nothing_is_the_status_says_how_to_ask_for_another_data_root(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nothing = "no map of any CCD is there; nothing was begun"
+    hint = "for another data root than luigi.cfg's: syndiff_tasks status FOLDER"
+    assert said(capsys, "--sector", "20") == f"data, sector 20: {nothing}; {hint}\n"
+    assert said(capsys, tmp_path) == f"{tmp_path}: {nothing}\n"
+
+
 def test_combined_skycells_are_those_of_the_recipe_that_was_worked_on_last_or_is_asked_for(tmp_path, capsys):
     mapped(tmp_path)
     assert "recipe (none yet)" in said(capsys, tmp_path)

@@ -4,8 +4,17 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-CORNERS = ("_corner1", "_corner2", "_corner3", "_corner4")
-NAMES = ("lower left", "lower right", "upper right", "upper left")
+# Column of the offset, what it is called, and its colour: none of them the red of bad frames.
+CORNERS = (
+    ("_corner1", "lower left", "tab:blue"),
+    ("_corner2", "lower right", "tab:orange"),
+    ("_corner3", "upper right", "tab:green"),
+    ("_corner4", "upper left", "tab:purple"),
+)
+
+# Frames that follow each other are at most 30 minutes apart; a line over the hours between two orbits would say
+# something of a pointing that nobody knows [d].
+LONGEST_GAP = 0.25
 
 
 def draw(table, usable, title):
@@ -14,7 +23,7 @@ def draw(table, usable, title):
     Parameters
     ----------
     table : pandas.DataFrame
-        ffi, mjd, dx, dy, dx_corner1 .. dy_corner4 [TESS px], flags.
+        ffi, mjd, dx, dy, dx_corner1 .. dy_corner4 [TESS px], flags; in the order of time.
     usable : ndarray of bool
         Rows whose offsets mean something; the times of the others are marked.
     title : str
@@ -23,19 +32,26 @@ def draw(table, usable, title):
     -------
     figure : matplotlib.figure.Figure
     """
-    figure = Figure(figsize=(9, 5.5), dpi=110, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(9, 6), dpi=110, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, 1, sharex=True)
     good, bad = table[usable], table[~np.asarray(usable)]
+    mjd = good["mjd"].to_numpy(float)
+    gaps = np.flatnonzero(np.diff(mjd) > LONGEST_GAP) + 1
+    times = np.insert(mjd, gaps, np.nan)
     for panel, axis in zip(panels, ("dx", "dy"), strict=True):
-        for corner, name in zip(CORNERS, NAMES, strict=True):
-            panel.plot(good["mjd"], good[f"{axis}{corner}"], linewidth=0.7, label=name)
-        panel.plot(good["mjd"], good[axis], "k.-", linewidth=1, markersize=3, label="centre")
-        for mjd in bad["mjd"].dropna():
-            panel.axvline(mjd, color="tab:red", linewidth=0.6, alpha=0.5)
+        for corner, name, colour in CORNERS:
+            offsets = np.insert(good[f"{axis}{corner}"].to_numpy(float), gaps, np.nan)
+            panel.plot(times, offsets, ".-", color=colour, linewidth=0.7, markersize=1.5, label=f"{name} corner")
+        offsets = np.insert(good[axis].to_numpy(float), gaps, np.nan)
+        panel.plot(times, offsets, "k.-", linewidth=0.8, markersize=3, label="centre")
+        at_the_foot = {"transform": panel.get_xaxis_transform(), "markersize": 9}
+        panel.plot(bad["mjd"], np.full(len(bad), 0.02), "|", color="tab:red", label="bad WCS", **at_the_foot)
+        panel.axhline(0, color="0.5", linewidth=0.6, zorder=0)
         panel.set_ylabel(f"{axis} [TESS px]")
+        panel.ticklabel_format(style="plain", useOffset=False)
         panel.grid(alpha=0.3)
-    panels[0].legend(ncols=5, fontsize=8)
-    panels[0].set_title(f"{title}: {len(good)} FFIs, {len(bad)} with a bad WCS (red)", fontsize=10)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=6, fontsize=8)
+    panels[0].set_title(f"{title}: {len(good)} FFIs and {len(bad)} with a bad WCS", fontsize=10)
     panels[1].set_xlabel("MJD (UTC) at the start of the FFI")
     return figure
