@@ -44,10 +44,11 @@ def plan(folder):
         ),
         Stage(
             "12 files: fetch, check and store",
-            (stages.fetch_and_store, in_folder),
+            (stages.fetch_and_store, (folder, False)),
             ((stages.fetch_by_curl, in_folder),),
             None,
         ),
+        Stage("12 files: fetch, store, combine, store", (stages.fetch_and_store, (folder, True)), (), 45.0),
         Stage("the task CombineBands, from the raw group", (stages.combine_stored, in_folder), (), None),
         Stage("sources against sky", (stages.sources, in_folder), ((stages.sources_by_sep, in_folder),), 4.4),
         Stage(

@@ -157,8 +157,11 @@ def _plain_linear(path, power):
     return stored / header["EXPTIME"] ** power
 
 
-def fetch_and_store(folder):
-    """Own: fetched from 127.0.0.1, checked, and stored as the raw group; the server runs in a process of its own."""
+def fetch_and_store(folder, combined):
+    """Own: fetched from 127.0.0.1, checked, and stored as the raw group, or combined and stored as blocks besides.
+
+    The server runs in a process of its own.
+    """
     server = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.serve", folder], stdout=subprocess.PIPE, text=True, bufsize=1
     )
@@ -169,6 +172,9 @@ def fetch_and_store(folder):
         with tempfile.TemporaryDirectory(dir=folder) as root:
             source = stages.Source((base,), root, tuple(made_up.WEIGHTS), POLITENESS, True)
             stages.download(skycell, source, Draft(f"{root}/raw", {}), _quiet())
+            if combined:
+                shared, _ = stages.combine(f"{root}/raw", skycell, made_up.RECIPE, root)
+                stages.write_blocks(f"{root}/combined", shared, skycell)
 
     return run
 

@@ -511,7 +511,7 @@ def unasked(manifest, bands_wanted):
 
 def with_bands_of(manifest, source):
     """Return the source of the wanted bands and of those that a skycell was fetched with: all are stored as one."""
-    return source._replace(bands=tuple(sorted({*source.bands, *_asked(manifest)}, key="rizy".index)))
+    return source._replace(bands=tuple(sorted({*source.bands, *_asked(manifest)}, key=list(bands.BAND_BITS).index)))
 
 
 def recheck_is_due(manifest, days):

@@ -200,6 +200,13 @@ def test_absent_files_are_asked_for_again_after_so_many_days(asked, due):
     assert stages.recheck_is_due({"notes": {"absent": {}, "unusable": useless}}, 30) == due
 
 
+def test_a_skycell_asked_for_again_is_asked_for_the_bands_that_it_has_and_those_that_are_wanted():
+    of_r = {"notes": {"files": {"r_image": {}, "r_mask": {}}, "absent": {"r_wt": "2026-01-01"}}}
+    source = stages.Source(("base",), "root", ("g", "i"), None, False)
+    assert stages.unasked(of_r, ("r", "g")) == ["g"]
+    assert stages.with_bands_of(of_r, source).bands == ("r", "i", "g")
+
+
 SMALL = 600
 
 
