@@ -12,14 +12,14 @@ from astropy.time import Time
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up_chain import RECIPE, blurred, notes_of, plain, quiet, sources_at, stars_on, templates, write_ffi
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from test_ffi import tess_wcs
 
 from syndiff_tasks import paths, stages
 from syndiff_tasks.demo import archive as demo_archive
 from syndiff_tasks.demo import frame, sky
 from syndiff_tasks.geometry import ffi, mapping, rings
-from syndiff_tasks.io import store
+from syndiff_tasks.io import fitsfile, store
 from syndiff_tasks.io.archive import ArchiveUnavailable, Politeness
 from syndiff_tasks.pixels import blocks, psf, template
 from syndiff_tasks.starlist import KEEP, Care
@@ -261,6 +261,32 @@ def test_the_files_of_another_skycell_are_not_taken_for_the_right_ones(small, fo
     draft = SimpleNamespace(path=str(tmp_path / "raw"), notes={})
     with pytest.raises(ArchiveUnavailable, match="CRPIX1"):
         stages.download(moved, source_of(folder, data_root=str(tmp_path)), draft, quiet())
+
+
+def break_row(path, number):
+    """Leave the pixels of a row undecodable, and no checksum to tell of it."""
+    with fits.open(path, disable_image_compression=True) as hdus:
+        row = hdus[1].data["COMPRESSED_DATA"][number].tobytes()
+        for card in ("CHECKSUM", "DATASUM"):
+            hdus[1].header.remove(card, ignore_missing=True)
+        hdus.writeto(path.with_name("broken"))
+    content = path.with_name("broken").read_bytes()
+    assert content.count(row) == 1
+    path.write_bytes(content.replace(row, row[:4] + bytes(len(row) - 4)))
+
+
+def test_a_file_that_breaks_off_while_it_is_stored_is_fetched_from_the_next_mirror(small, folder, tmp_path):
+    mirror = tmp_path / "mirror"
+    shutil.copytree(folder / "archive", mirror)
+    (broken,) = mirror.rglob("*stk.i.unconv.fits")
+    break_row(broken, 390)
+    draft = SimpleNamespace(path=str(tmp_path / "raw"), notes={})
+    source = source_of(folder, bases=(str(mirror), str(folder / "archive")), data_root=str(tmp_path))
+    stages.download(small[0], source, draft, quiet())
+    from_mirror = {key: "mirror" in file["url"] for key, file in draft.notes["files"].items()}
+    assert from_mirror == {f"{band}_{kind}": (band, kind) != ("i", "image") for band in "ri" for kind in stages.KINDS}
+    (whole,) = (folder / "archive").rglob("*stk.i.unconv.fits")
+    assert_array_equal(store.read_arrays(draft.path)["i_image"], fitsfile.read_stack(whole).stored[:])
 
 
 def test_the_source_is_what_the_settings_say():
