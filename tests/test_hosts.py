@@ -135,7 +135,8 @@ def drafts(root, process):
     """Return what the tasks of a worker are writing, by the final name."""
     children = {child.pid for child in psutil.Process(process.pid).children()}
     found = [(TEMPORARY.match(path.name), path) for path in root.rglob(".tmp-*@*")]
-    return [path.with_name(path.name[made.end() :]) for made, path in found if made and int(made["pid"]) in children]
+    final = [path.with_name(path.name[made.end() :]) for made, path in found if made and int(made["pid"]) in children]
+    return [path for path in final if not path.name.endswith(".manifest.json")]
 
 
 def kill_in_the_middle(root, process):
@@ -186,16 +187,17 @@ def test_two_workers_share_a_run_and_one_finishes_what_a_killed_one_began(tmp_pa
         assert len(set(made_on.values())) == len({host.name for host in hosts[1:]})
 
 
-@pytest.mark.slow
-def test_an_assistant_shares_the_work_of_a_sector_whose_tasks_belong_to_the_worker_that_began_it(tmp_path, tiny_sky):
-    (tmp_path / "luigi.cfg").write_text(SOON)
-    root, here = tmp_path / "shared", Host("", "127.0.0.1")
-    write(tmp_path / "ffis", 2)
-    arguments = ["--sector", "20", "--ffi-dir", str(tmp_path / "ffis"), "--roi", "12,12,28,28", "--skycell-catalog"]
+def sector_with_assistant(tiny_sky, folder):
+    """Make a sector with a worker and its assistant; return the root, and the tasks that each has done."""
+    folder.mkdir()
+    (folder / "luigi.cfg").write_text(SOON)
+    root, here = folder / "shared", Host("", "127.0.0.1")
+    write(folder / "ffis", 2)
+    arguments = ["--sector", "20", "--ffi-dir", str(folder / "ffis"), "--roi", "12,12,28,28", "--skycell-catalog"]
     arguments += [str(tiny_sky.catalogue), *tiny_sky.settings(root)]
-    with luigid(tmp_path) as url:
-        first, its_log = worker(here, tmp_path, url, arguments, "Sector")
-        assistant, log = worker(here, tmp_path, url, [*arguments, "--assistant"], "Sector")
+    with luigid(folder) as url:
+        first, its_log = worker(here, folder, url, arguments, "Sector")
+        assistant, log = worker(here, folder, url, [*arguments, "--assistant"], "Sector")
         try:
             deadline = time.monotonic() + WITHIN
             while not list(root.glob("sectors/*/*/index.html")) or first.poll() is None:
@@ -208,8 +210,16 @@ def test_an_assistant_shares_the_work_of_a_sector_whose_tasks_belong_to_the_work
             for process in (first, assistant):
                 process.kill()
                 process.wait()
-    mine, others = done(its_log), done(log)
+    return root, done(its_log), done(log)
+
+
+@pytest.mark.slow
+def test_an_assistant_shares_the_work_of_a_sector_whose_tasks_belong_to_the_worker_that_began_it(tmp_path, tiny_sky):
+    for tried in range(4):  # on a busy machine one of the two may have done it all before the other has started
+        root, mine, others = sector_with_assistant(tiny_sky, tmp_path / f"try{tried}")
+        assert len({*mine, *others}) == len(mine) + len(others), "a task was run twice"
+        assert len(list(root.rglob("syndiff_template_*.fits"))) == 1
+        assert not [wrong for _product, wrong in complaints(root, deep=True) if wrong]
+        if mine and others:
+            break
     assert mine and others, "one worker did all the work"
-    assert len({*mine, *others}) == len(mine) + len(others), "a task was run twice"
-    assert len(list(root.rglob("syndiff_template_*.fits"))) == 1
-    assert not [wrong for _product, wrong in complaints(root, deep=True) if wrong]
