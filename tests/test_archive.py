@@ -848,6 +848,23 @@ def test_a_read_only_folder_is_named_in_the_error_and_stays_as_it_is(server):
         assert os.listdir(folder) == []
 
 
+def test_an_interruption_while_the_thread_is_being_started_stays_an_interruption(server, tmp_path, monkeypatch):
+    server.put(FILES["r_image"], BODY, always=Answer(sent=20_000, end="stall"))
+    start = threading.Thread.start
+
+    def start_and_interrupt(thread):
+        start(thread)
+        if thread.name.startswith("archive"):
+            while not leftovers(tmp_path):  # it is at work on the first body
+                time.sleep(0.001)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        next(archive.fetch_all(FILES, [server.url], tmp_path, QUICK, keyed(unseal)))
+    assert leftovers(tmp_path) == []
+
+
 # By its file: the whole package, with all that it compiles, would take seconds to import.
 PROGRAM = textwrap.dedent("""
     import os, sys, pathlib

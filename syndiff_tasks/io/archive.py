@@ -252,6 +252,9 @@ def fetch_all(
         stop.set()
         reader.shutdown(wait=True, cancel_futures=True)
         for unfinished in bodies.values():
+            # Ctrl-C while the thread was being started: the executor does not know it, and did not wait for it.
+            while unfinished.gi_running:
+                time.sleep(0.01)
             unfinished.close()
 
 
