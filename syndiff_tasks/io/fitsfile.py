@@ -326,10 +326,11 @@ def _rice_rows(path, opened, file, header, data, unsigned):
     if (offsets < 0).any() or (lengths < 0).any() or (offsets > end - heap - lengths).any():
         raise ValueError("a row's descriptor points outside the table")
     starts, nx, dtype = data + heap + offsets, header["ZNAXIS1"], np.dtype(np.uint16 if unsigned else np.int16)
+    stops = starts + lengths
 
     def read(first, last):
         strip = slice(first, last)
-        begin, stop = int(starts[strip].min()), int((starts + lengths)[strip].max())
+        begin, stop = int(starts[strip].min()), int(stops[strip].max())
         stream = np.empty(stop - begin + rice.SLACK, dtype=np.uint8)
         stream[stop - begin :] = 0
         with opened() as again:

@@ -23,7 +23,7 @@ _PADDING = 3
 
 # Unsigned 64-bit constants: numba makes uint64 with a Python int a float64.
 _U0, _U1, _U2, _U3, _U4, _U5, _U6, _U7 = (np.uint64(n) for n in range(8))
-_U8, _U13, _U14, _U15, _U16, _U24, _U32 = (np.uint64(n) for n in (8, 13, 14, 15, 16, 24, 32))
+_U8, _U14, _U15, _U16, _U24, _U32 = (np.uint64(n) for n in (8, 14, 15, 16, 24, 32))
 _U40, _U48, _U56, _U60, _U63, _U64 = (np.uint64(n) for n in (40, 48, 56, 60, 63, 64))
 
 

@@ -212,7 +212,7 @@ def lookup_table(scaling: Scaling, power: int, weight: float = 1.0) -> np.ndarra
         NaN for BLANK, for what no float32 holds, and for a variance that is not positive. Float64, at the price of
         float32, keeps the combined flux right to float32 rounding even where bands cancel.
     """
-    table = weight**power * _linear(np.arange(_TABLE_SIZE, dtype=np.uint16).view(np.int16), scaling, power)
+    table = _terms(np.arange(_TABLE_SIZE, dtype=np.uint16).view(np.int16), scaling, power, weight)
     table.flags.writeable = False
     return table
 
@@ -331,7 +331,7 @@ def _fill(out, present, used):
     out.missing[...] = patterns.missing[-1]
     images = [(band.image, band.image_scaling, 1, used[name]) for name, band in present.items()]
     variances = [(band.variance, band.variance_scaling, 2, used[name]) for name, band in present.items()]
-    if present and all(_kind(stored) == "int16" for stored, *_ in images + variances):
+    if {_kind(stored) for stored, *_ in images + variances} == {"int16"}:
         _fill_by_table(out, _by_table(images), _by_table(variances), patterns)
     else:
         flux, variance = (np.array([_terms(*one) for one in some]) for some in (images, variances))
@@ -347,7 +347,6 @@ def _kind(stored):
 
 def _terms(stored, scaling, power, weight):
     """Return the weighted flux or variance of the pixels of one band."""
-    _kind(stored)
     return weight**power * _linear(stored, scaling, power)
 
 
