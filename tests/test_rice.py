@@ -29,7 +29,7 @@ def compressed(image):
 @st.composite
 def images(draw):
     """Rows of noise of any width in bits, flat pieces and jumps, which between them reach every kind of block."""
-    ny, nx = draw(st.integers(1, 8)), draw(st.integers(1, 150))
+    ny, nx = draw(st.integers(1, 40)), draw(st.integers(1, 150))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     noise = rng.normal(0, 2.0 ** draw(st.floats(-2, 16)), (ny, nx)) + draw(st.integers(-32768, 32767))
     flat = rng.random((ny, nx)) < draw(st.sampled_from([0, 0.5, 1]))
@@ -50,6 +50,17 @@ def test_any_image_comes_back_as_it_went_into_cfitsio(image):
 def test_unsigned_pixels_come_with_their_zero_added(image):
     unsigned = rice.decode_rows(*compressed(image), image.shape[1], 32768)
     assert unsigned.dtype == np.uint16 and np.array_equal(unsigned, image.astype(int) + 32768)
+
+
+def test_rows_side_by_side_may_each_be_of_another_kind():
+    rng = np.random.default_rng(3)
+    scales = 2.0 ** np.arange(-3, 17, 0.5)
+    image = rng.normal(0, scales[:, None], (scales.size, 200))
+    image[::7] = 5
+    image[::5, 70:90] = 30000
+    image = np.clip(image, -32768, 32767).astype(np.int16)
+    order = rng.permutation(scales.size)
+    assert np.array_equal(decode_rows(*compressed(image[order]), 200), image[order])
 
 
 def test_a_long_run_of_zero_bits_is_counted_across_words():

@@ -1,9 +1,10 @@
 """RICE_1 tiles of 16-bit integers, one row a tile: the form of every PS1 stack file.
 
 Decoding is the CPU floor of a skycell. On one 2.5 GHz core an image of 6320 x 6284 noise pixels takes astropy 0.73 s,
-fitsio 1.23 s, ``imagecodecs.rcomp_decode`` (cfitsio's own loop, called per row) 0.50 s, and the loop below 0.10 s: each
-pixel's position in the stream depends on the one before, so a single row waits on its own latency, and two rows decoded
-side by side fill the wait; two pixels a load spare half of the loads, and zeros are counted in one instruction.
+fitsio 1.23 s, ``imagecodecs.rcomp_decode`` (cfitsio's own loop, called per row) 0.50 s, and the loop below 0.07 s. Each
+pixel's position in the stream depends on the one before, so that a single row waits on its own latency: sixteen rows
+are decoded side by side, two pixels of each at a time, by loops over rows that become vector instructions. A block that
+is of another kind, or whose runs of zeros are long, as around a star, is then decoded again, pixel by pixel.
 """
 
 import numba
@@ -13,18 +14,36 @@ from llvmlite import ir
 
 SLACK = 256
 """Bytes that must follow the last row in the buffer: a block of 32 pixels that has already left its row reads at most
-32 x (16 + 8) bits and 8 bytes more before the check at its end."""
+32 x (16 + 14) bits and 8 bytes more before the check at its end."""
 
 BLOCK = 32
 """Pixels a RICE block (cfitsio's default and the only one decoded here)."""
 
-_PADDING = 3
+_PADDING = np.uint64(3)
 """Unused bytes tolerated at the end of a row: some encoders fill up to a 32-bit word; cfitsio's writes none."""
 
 # Unsigned 64-bit constants: numba makes uint64 with a Python int a float64.
 _U0, _U1, _U2, _U3, _U4, _U5, _U6, _U7 = (np.uint64(n) for n in range(8))
 _U8, _U14, _U15, _U16, _U24, _U32 = (np.uint64(n) for n in (8, 14, 15, 16, 24, 32))
 _U40, _U48, _U56, _U60, _U63, _U64 = (np.uint64(n) for n in (40, 48, 56, 60, 63, 64))
+_UFFFF = np.uint64(0xFFFF)
+
+_LANES = 16
+"""Rows decoded side by side."""
+
+_HALF = _LANES // 2
+
+# What the state of the lanes consists of, a number of each after the other, and last their pixels, four in a word. It
+# is one array, for a compiler makes no vector instructions where an array might overlap another. _AT: the next bit,
+# _END: the bit after the row, _BYTES: the next bytes, _LAST: the last pixel modulo 2^16; of the block, _KIND: its code,
+# _CODE: one to shift by, _RUNS: all runs of zeros joined by or, _BEGIN and _BEFORE: _AT and _LAST at its first pixel;
+# _EXCESS: all differences of the row joined by or.
+_AT, _END, _BYTES, _LAST, _KIND, _CODE, _RUNS, _BEGIN, _BEFORE, _EXCESS, _PIXELS = (n * _LANES for n in range(11))
+
+_ODD_BYTES, _ODD_PAIRS = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF0000FFFF)
+
+_LONGEST = np.uint64(1 << 47)
+"""Bounds a run of zeros to 16, which is already too long for `_ordinary_block`."""
 
 
 @numba.extending.intrinsic
@@ -47,34 +66,116 @@ def _zeros_compiled(word):
     return lambda word: _count_leading_zeros(word)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True)
+def _eight_bytes(stream, i):
+    """Load a word whose lowest byte is the first."""
+    return (
+        np.uint64(stream[i])
+        | (np.uint64(stream[i + _U1]) << _U8)
+        | (np.uint64(stream[i + _U2]) << _U16)
+        | (np.uint64(stream[i + _U3]) << _U24)
+        | (np.uint64(stream[i + _U4]) << _U32)
+        | (np.uint64(stream[i + _U5]) << _U40)
+        | (np.uint64(stream[i + _U6]) << _U48)
+        | (np.uint64(stream[i + _U7]) << _U56)
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _turned(word):
+    """Reverse the bytes of a word."""
+    word = ((word & _ODD_BYTES) << _U8) | (word >> _U8 & _ODD_BYTES)
+    word = ((word & _ODD_PAIRS) << _U16) | (word >> _U16 & _ODD_PAIRS)
+    return (word << _U32) | (word >> _U32)
+
+
+@numba.njit(cache=True, nogil=True)
 def _bits(stream, position):
     """Load at least 57 bits from bit `position` on, at the top of a 64-bit word."""
-    i = position >> _U3
-    word = (
-        (np.uint64(stream[i]) << _U56)
-        | (np.uint64(stream[i + _U1]) << _U48)
-        | (np.uint64(stream[i + _U2]) << _U40)
-        | (np.uint64(stream[i + _U3]) << _U32)
-        | (np.uint64(stream[i + _U4]) << _U24)
-        | (np.uint64(stream[i + _U5]) << _U16)
-        | (np.uint64(stream[i + _U6]) << _U8)
-        | np.uint64(stream[i + _U7])
-    )
-    return word << (position & _U7)
+    return _turned(_eight_bytes(stream, position >> _U3)) << (position & _U7)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True)
 def _step(folded):
-    """Unfold a difference from its folded form 0, -1, 1, -2, ..."""
-    folded = np.int64(folded)
-    return (folded >> 1) ^ -(folded & 1)
+    """Unfold a difference from its folded form 0, -1, 1, -2, ..., modulo 2^16."""
+    odd = folded & _U1
+    return (folded >> _U1) ^ ((odd << _U16) - odd)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True)
 def _folded(word, run, size, low_bits):
     """Take a difference of `size` bits, still folded, off the top of a word: `run` zeros, a one, `low_bits` bits."""
     return (run << low_bits) + (word >> (_U64 - size)) - (_U1 << low_bits)
+
+
+@numba.njit(cache=True, nogil=True)
+def _load(stream, state, first):
+    """Load the next eight bytes of half of the lanes."""
+    for lane in range(first, first + _HALF):
+        state[_BYTES + lane] = _eight_bytes(stream, state[_AT + lane] >> _U3)
+
+
+@numba.njit(cache=True, nogil=True)
+def _next_block(stream, state):
+    """Read the code of each lane's next block; return how many are Rice-coded, and whether a lane has left its row."""
+    _load(stream, state, 0)
+    _load(stream, state, _HALF)
+    ordinary = over = _U0
+    for lane in range(_LANES):
+        at = state[_AT + lane]
+        code = _turned(state[_BYTES + lane]) << (at & _U7) >> _U60
+        over |= np.uint64(at > state[_END + lane])
+        ordinary += np.uint64(_U0 < code) & np.uint64(code < _U15)
+        state[_KIND + lane] = code
+        state[_CODE + lane] = min(max(code, _U1), _U14)
+        state[_BEGIN + lane] = state[_AT + lane] = at + _U4
+        state[_BEFORE + lane] = state[_LAST + lane]
+        state[_RUNS + lane] = _U0
+    return ordinary, over
+
+
+@numba.njit(cache=True, nogil=True)
+def _first_over(state):
+    """Tell which lane's block began beyond its row."""
+    lane = 0
+    while state[_BEGIN + lane] - _U4 <= state[_END + lane]:
+        lane += 1
+    return lane
+
+
+@numba.njit(cache=True, nogil=True)
+def _two_pixels(state, first, four):
+    """Decode the next two pixels of half of the lanes from their bytes: a loop for vector instructions."""
+    for lane in range(first, first + _HALF):
+        at, code = state[_AT + lane], state[_CODE + lane]
+        word = _turned(state[_BYTES + lane]) << (at & _U7)
+        run = _zeros(word | _LONGEST)
+        size = run + code
+        rest = word << size
+        next_run = _zeros(rest | _LONGEST)
+        next_size = next_run + code
+        last = state[_LAST + lane] + _step(_folded(word, run, size, code - _U1))
+        following = last + _step(_folded(rest, next_run, next_size, code - _U1))
+        state[_AT + lane] = at + size + next_size
+        state[_LAST + lane] = following
+        state[_RUNS + lane] |= run | next_run
+        state[four + lane] = (state[four + lane] >> _U32) | ((last & _UFFFF) << _U32) | (following << _U48)
+
+
+@numba.njit(cache=True, nogil=True)
+def _ordinary_block(stream, state):
+    """Decode one block of Rice-coded differences of all lanes, right where no run of zeros was too long.
+
+    The bytes of one half of the lanes are loaded before those of the other half are used, since what is just being
+    stored cannot yet be loaded as a vector.
+    """
+    _load(stream, state, 0)
+    for pair in range(BLOCK // 2):
+        four = _PIXELS + pair // 2 * _LANES
+        _load(stream, state, _HALF)
+        _two_pixels(state, 0, four)
+        _load(stream, state, 0)
+        _two_pixels(state, _HALF, four)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -92,96 +193,83 @@ def _any_pixel(stream, position, end, code):
 
 
 @numba.njit(cache=True, nogil=True)
-def _block(stream, position, end, code, last, row, x, stop):
-    """Decode one block of one row, of any of its three kinds, pixel by pixel."""
+def _any_block(stream, position, end, code, last, rows, j, x):
+    """Decode one block of differences of one row, pixel by pixel."""
     excess = _U0
-    if code == _U0:
+    stop = min(x + _U32, np.uint64(rows.shape[1]))
+    if code == _U15:
         for k in range(x, stop):
-            row[k] = last & 0xFFFF
-    elif code == _U15:
-        for k in range(x, stop):
-            last += _step(_bits(stream, position) >> _U48)
+            last = (last + _step(_bits(stream, position) >> _U48)) & _UFFFF
             position += _U16
-            row[k] = last & 0xFFFF
+            rows[j, k] = last
     else:
         for k in range(x, stop):
             position, folded = _any_pixel(stream, position, end, code)
             excess |= folded
-            last = (last + _step(folded)) & 0xFFFF
-            row[k] = last
+            last = (last + _step(folded)) & _UFFFF
+            rows[j, k] = last
     return position, last, excess
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill(row, row2, last, last2, x, stop):
-    """Continue two rows that do not change."""
-    for k in range(x, stop):
-        row[k] = last & 0xFFFF
-        row2[k] = last2 & 0xFFFF
+def _fill(last, rows, j, x):
+    """Continue a row that does not change."""
+    for k in range(x, min(x + _U32, np.uint64(rows.shape[1]))):
+        rows[j, k] = last & _UFFFF
+
+
+@numba.njit(cache=True, nogil=True)
+def _copy(state, lane, rows, j, x):
+    """Take the pixels of one lane, four of which lie in a word."""
+    for k in range(BLOCK // 4):
+        four = state[_PIXELS + k * _LANES + lane]
+        rows[j, x] = four & _UFFFF
+        rows[j, x + _U1] = four >> _U16 & _UFFFF
+        rows[j, x + _U2] = four >> _U32 & _UFFFF
+        rows[j, x + _U3] = four >> _U48
+        x += _U4
 
 
 @numba.njit(cache=True, nogil=True)
 def _decode(stream, starts, lengths, zero, rows):
-    """Fill `rows`, and return the number of the first broken row, or -1."""
+    """Fill `rows`, and return the number of the first broken row found, or -1."""
     ny, nx = rows.shape
-    width = np.uint64(nx)
-    for j in range(0, ny, 2):
-        j2 = min(j + 1, ny - 1)  # an odd last row is its own partner
-        row, row2 = rows[j], rows[j2]
-        at, at2 = np.uint64(starts[j]) << _U3, np.uint64(starts[j2]) << _U3
-        end, end2 = at + (np.uint64(lengths[j]) << _U3), at2 + (np.uint64(lengths[j2]) << _U3)
-        last, last2 = zero + np.int64(_bits(stream, at) >> _U48), zero + np.int64(_bits(stream, at2) >> _U48)
-        at += _U16
-        at2 += _U16
-        excess = excess2 = _U0
-        x = _U0
-        while x < width:
-            if at > end:
-                return j
-            if at2 > end2:
-                return j2
-            k, stop = x, min(x + _U32, width)
-            code, code2 = _bits(stream, at) >> _U60, _bits(stream, at2) >> _U60
-            at += _U4
-            at2 += _U4
-            if code == _U0 and code2 == _U0:
-                _fill(row, row2, last, last2, x, stop)
-                k = stop
-            elif code != _U0 and code2 != _U0 and code != _U15 and code2 != _U15:
-                # Two pixels of each row a load, whose 57 bits hold them while no run of zeros is of 16 bits or, with
-                # the longest code, of 8; nor has a difference more than 16 bits then.
-                too_long = ~_U15 if max(code, code2) < _U14 else ~_U7
-                low_bits, low_bits2 = code - _U1, code2 - _U1
-                while k + _U1 < stop:
-                    word, word2 = _bits(stream, at), _bits(stream, at2)
-                    run, run2 = _zeros(word), _zeros(word2)
-                    size, size2 = run + code, run2 + code2
-                    rest, rest2 = word << (size & _U63), word2 << (size2 & _U63)
-                    next_run, next_run2 = _zeros(rest), _zeros(rest2)
-                    if (run | run2 | next_run | next_run2) & too_long:
-                        break
-                    next_size, next_size2 = next_run + code, next_run2 + code2
-                    last += _step(_folded(word, run, size, low_bits))
-                    last2 += _step(_folded(word2, run2, size2, low_bits2))
-                    row[k] = last & 0xFFFF
-                    row2[k] = last2 & 0xFFFF
-                    last += _step(_folded(rest, next_run, next_size, low_bits))
-                    last2 += _step(_folded(rest2, next_run2, next_size2, low_bits2))
-                    row[k + _U1] = last & 0xFFFF
-                    row2[k + _U1] = last2 & 0xFFFF
-                    at += size + next_size
-                    at2 += size2 + next_size2
-                    k += _U2
-            if k < stop:
-                at, last, more = _block(stream, at, end, code, last, row, k, stop)
-                at2, last2, more2 = _block(stream, at2, end2, code2, last2, row2, k, stop)
-                excess |= more
-                excess2 |= more2
-            x = stop
-        if at > end or (end - at) >> _U3 > np.uint64(_PADDING) or excess >> _U16:
-            return j
-        if at2 > end2 or (end2 - at2) >> _U3 > np.uint64(_PADDING) or excess2 >> _U16:
-            return j2
+    state = np.zeros(_PIXELS + BLOCK // 4 * _LANES, dtype=np.uint64)
+    numbers = np.zeros(_LANES, dtype=np.uint64)
+    for first in range(0, ny, _LANES):
+        for lane in range(_LANES):
+            j = numbers[lane] = min(first + lane, ny - 1)  # lanes to spare decode the last row once more
+            at = np.uint64(starts[j]) << _U3
+            state[_END + lane] = at + (np.uint64(lengths[j]) << _U3)
+            state[_LAST + lane] = zero + (_bits(stream, at) >> _U48)
+            state[_AT + lane] = at + _U16
+            state[_EXCESS + lane] = _U0
+        for x in range(_U0, np.uint64(nx), _U32):
+            ordinary, over = _next_block(stream, state)
+            if over:
+                return np.int64(numbers[_first_over(state)])
+            together = ordinary >= _LANES // 4 and x + _U32 <= nx
+            if together:
+                _ordinary_block(stream, state)
+            for lane in range(_LANES):
+                # The 57 bits of a load hold two pixels while no run of zeros is of 16 bits or, with the longest code,
+                # of 8; nor has a difference more than 16 bits then.
+                kind = state[_KIND + lane]
+                too_long = ~_U15 if kind < _U14 else ~_U7
+                if together and _U0 < kind < _U15 and not state[_RUNS + lane] & too_long:
+                    _copy(state, lane, rows, numbers[lane], x)
+                    continue
+                at, last = state[_BEGIN + lane], state[_BEFORE + lane]
+                if kind == _U0:
+                    _fill(last, rows, numbers[lane], x)
+                else:
+                    at, last, more = _any_block(stream, at, state[_END + lane], kind, last, rows, numbers[lane], x)
+                    state[_EXCESS + lane] |= more
+                state[_AT + lane], state[_LAST + lane] = at, last
+        for lane in range(_LANES):
+            at, end = state[_AT + lane], state[_END + lane]
+            if at > end or (end - at) >> _U3 > _PADDING or state[_EXCESS + lane] >> _U16:
+                return np.int64(numbers[lane])
     return -1
 
 
@@ -224,7 +312,7 @@ def decode_rows(stream, starts, lengths, nx, zero=0):
         j = int(outside.argmax())
         raise ValueError(f"row {j} should be {lengths[j]} bytes from byte {starts[j]} on, but the data end at {room}")
     rows = np.empty((starts.size, nx), dtype=np.uint16)
-    broken = _decode(stream, starts, lengths, zero, rows)
+    broken = _decode(stream, starts, lengths, np.uint64(zero), rows)
     if broken >= 0:
         raise ValueError(f"row {broken} does not decode to {nx} pixels from its {lengths[broken]} bytes")
     return rows

@@ -42,8 +42,9 @@ import numpy as np
 # Blosc's own threads would outnumber the cores under Luigi's workers, and do not survive a fork.
 numcodecs.blosc.use_threads = False
 
-ROWS = 256
-"""Rows a chunk, unless asked otherwise: 3 MB of a skycell."""
+ROWS = 64
+"""Rows a chunk, unless asked otherwise: 0.8 MB of a skycell, which stay in a core's cache from one step to the next;
+with 256, a skycell takes a fifth longer to decode and write, and as much longer to read."""
 
 _METADATA = "zarr.json"
 _LISTED = "arrays"
