@@ -39,13 +39,13 @@ def plan(folder):
         Stage(
             "12 files: decode and combine",
             (stages.decode_and_combine, in_folder),
-            ((stages.decode_and_combine_by_astropy, in_folder),),
+            ((stages.decode_and_combine_by_astropy, in_folder), (stages.decode_by_astropy_alone, in_folder)),
             23.5,
         ),
         Stage(
             "12 files: fetch, check and store",
             (stages.fetch_and_store, (folder, False)),
-            ((stages.fetch_by_curl, in_folder),),
+            ((stages.fetch_by_curl, in_folder), (stages.digest_by_hashlib, in_folder)),
             None,
         ),
         Stage("12 files: fetch, store, combine, store", (stages.fetch_and_store, (folder, True)), (), 45.0),

@@ -102,8 +102,9 @@ def _write_json(path, content):
         json.dump(content, file, indent=1, default=_plain)
 
 
-def _with_crc(content):
-    return content + google_crc32c.value(content).to_bytes(_CRC_BYTES, "little")
+def _write_with_crc(file, content):
+    """Write bytes and their CRC-32C, and return how many that were."""
+    return file.write(content) + file.write(google_crc32c.value(content).to_bytes(_CRC_BYTES, "little"))
 
 
 def _shard_name(dimensions):
@@ -119,10 +120,9 @@ def _write_shard(path, array, dtype, rows):
             lacking = rows - chunk.shape[0]
             if lacking:
                 chunk = np.concatenate([chunk, np.zeros((lacking, *array.shape[1:]), dtype=dtype)])
-            content = _with_crc(codec.encode(np.ascontiguousarray(chunk, dtype=dtype)))
-            index.append((file.tell(), len(content)))
-            file.write(content)
-        file.write(_with_crc(np.array(index, dtype="<u8").tobytes()))
+            content = codec.encode(np.ascontiguousarray(chunk, dtype=dtype))
+            index.append((file.tell(), _write_with_crc(file, content)))
+        _write_with_crc(file, np.array(index, dtype="<u8").tobytes())
 
 
 def write_array(path, name, array, rows=ROWS):
@@ -287,9 +287,8 @@ class StoredArray:
         """Read the compressed bytes of a chunk and hold them against their checksum."""
         offset, size = self.chunks[number]
         file.seek(offset)
-        content = file.read(size)
-        body, crc = content[:-_CRC_BYTES], content[-_CRC_BYTES:]
-        if len(content) != size or google_crc32c.value(body) != int.from_bytes(crc, "little"):
+        body, crc = file.read(size - _CRC_BYTES), file.read(_CRC_BYTES)
+        if google_crc32c.value(body).to_bytes(_CRC_BYTES, "little") != crc:
             raise _damaged(self.path, f"chunk {number} (bytes {offset}..{offset + size}) does not match its checksum")
         return body
 
