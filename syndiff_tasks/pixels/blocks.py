@@ -108,7 +108,8 @@ def to_blocks(flux, variance, mask, missing, bin, corner, exclude=0) -> Blocks:
     )
     # The kernel's block (1, 1) is the first with pixels; `lead` is how many of its pixels lie before the skycell.
     lead = int(corner[0]) % bin, int(corner[1]) % bin
-    _deposit(native, _weights_in_block(bin), lead[0], lead[1], np.uint16(exclude), out)
+    weights = _weights_in_block(bin)
+    _deposit(native, tuple(map(tuple, weights)) if bin == 4 else weights, *lead, np.uint16(exclude), out)
     half = (bin - 1) / 2
     return Blocks(*out, Grid(x_first + half, y_first + half, bin))
 
@@ -198,44 +199,38 @@ class _Planes(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """One native row, and sums down the rows of one row of blocks; n is nx filled up with 0 to whole blocks."""
+    """One native row, filled up with 0 to whole blocks, and what its row of blocks has seen so far."""
 
     row: np.ndarray  # float32 (4, n): flux, variance, valid, masked of one native row, 0 where blank
-    sums: np.ndarray  # float32 (4, 3, n): the same, times TSC weights, for the row of blocks before, own, after
     bits: np.ndarray  # uint16 (n,)
     missing: np.ndarray  # uint8 (n,)
 
 
 @numba.njit(cache=True, nogil=True)
 def _deposit(native, weights, lead_x, lead_y, exclude, out):
-    """Share along y into rows as long as the skycell (vector loops), then those along x."""
+    """Share each row along x, and then its blocks along y.
+
+    Weights that are tuples tell the compiler how many pixels a block has, so that it loads those of many blocks by
+    vector instructions; it takes seconds for each such number, though, and does so for the usual one alone.
+    """
     ny, nx = native.flux.shape
-    bin = weights.shape[1]
-    n = (out.flux.shape[1] - 2) * bin
-    rows = _Rows(
-        np.zeros((4, n), np.float32),
-        np.zeros((4, 3, n), np.float32),
-        np.zeros(n, np.uint16),
-        np.zeros(n, np.uint8),
-    )
-    inside = slice(lead_x, lead_x + nx)
-    own = _Rows(rows.row[:, inside], rows.sums, rows.bits[inside], rows.missing[inside])
+    bin = len(weights[0])
+    count = out.flux.shape[1] - 2
+    n = count * bin
+    rows = _Rows(np.zeros((4, n), np.float32), np.zeros(n, np.uint16), np.zeros(n, np.uint8))
+    shares, line = np.zeros((3, count), np.float32), np.zeros(count + 2, np.float32)
     first = -lead_y
     j = 1
     while first < ny:
-        rows.sums[:] = 0
         rows.bits[:] = 0
         rows.missing[:] = 0
         for y in range(max(first, 0), min(first + bin, ny)):
-            _read_row(native, y, exclude, own)
-            for plane in range(4):
-                sums = rows.sums[plane]
-                for k in range(3):
-                    _add_scaled(weights[k, y - first], rows.row[plane], sums[k])
-        _share_row(rows.sums[0], weights, out.flux, j)
-        _share_row(rows.sums[1], weights, out.variance, j)
-        _share_row(rows.sums[2], weights, out.valid, j)
-        _share_row(rows.sums[3], weights, out.masked, j)
+            _read_row(native, y, exclude, rows, slice(lead_x, lead_x + nx))
+            p = y - first
+            _share_row(rows.row[0], weights, p, shares, line, out.flux, j)
+            _share_row(rows.row[1], weights, p, shares, line, out.variance, j)
+            _share_row(rows.row[2], weights, p, shares, line, out.valid, j)
+            _share_row(rows.row[3], weights, p, shares, line, out.masked, j)
         _or_row(rows.bits, bin, out.bits[j])
         _or_row(rows.missing, bin, out.missing[j])
         first += bin
@@ -243,46 +238,58 @@ def _deposit(native, weights, lead_x, lead_y, exclude, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def _read_row(native, y, exclude, rows):
+def _read_row(native, y, exclude, rows, inside):
     nothing, one = np.float32(0), np.float32(1)
     flux, variance, mask, missing = native.flux[y], native.variance[y], native.mask[y], native.missing[y]
-    out_flux, out_variance, out_valid, out_masked = rows.row[0], rows.row[1], rows.row[2], rows.row[3]
+    out_flux, out_variance = rows.row[0][inside], rows.row[1][inside]
+    out_valid, out_masked = rows.row[2][inside], rows.row[3][inside]
+    bits, seen = rows.bits[inside], rows.missing[inside]
     for x in range(flux.size):
         # NaN and infinity do not give 0 when taken from themselves.
         sound = (flux[x] - flux[x]) + (variance[x] - variance[x]) == nothing
         sound &= mask[x] & exclude == 0
         out_valid[x] = one if sound else nothing
-        out_flux[x] = flux[x] if sound else nothing
-        out_variance[x] = variance[x] if sound else nothing
+    for x in range(flux.size):
+        out_flux[x] = flux[x] if out_valid[x] != nothing else nothing
+    for x in range(flux.size):
+        out_variance[x] = variance[x] if out_valid[x] != nothing else nothing
     for x in range(mask.size):
         out_masked[x] = out_valid[x] if mask[x] != 0 else nothing
     for x in range(mask.size):
-        rows.bits[x] |= mask[x]
+        bits[x] |= mask[x]
     for x in range(missing.size):
-        rows.missing[x] |= missing[x] if out_valid[x] != nothing else np.uint8(0)
+        seen[x] |= missing[x] if out_valid[x] != nothing else np.uint8(0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _share_row(row, weights, p, shares, line, plane, j):
+    """Share a native row, the p-th of its blocks, among the blocks of rows j - 1, j, j + 1 of `plane`."""
+    _share_columns(row, weights, shares[0], shares[1], shares[2])
+    count = shares.shape[1]
+    line[:] = 0
+    for k in range(3):
+        _add_scaled(np.float32(1), shares[k], line[k : count + k])
+    for k in range(3):
+        _add_scaled(weights[k][p], line, plane[j - 1 + k])
+
+
+@numba.njit(cache=True, nogil=True)
+def _share_columns(row, weights, before, own, after):
+    bin = len(weights[0])
+    for i in range(before.size):
+        first = second = third = np.float32(0)
+        for p in range(bin):
+            value = row[i * bin + p]
+            first += weights[0][p] * value
+            second += weights[1][p] * value
+            third += weights[2][p] * value
+        before[i], own[i], after[i] = first, second, third
 
 
 @numba.njit(cache=True, nogil=True)
 def _add_scaled(weight, row, total):
     for x in range(row.size):
         total[x] += weight * row[x]
-
-
-@numba.njit(cache=True, nogil=True)
-def _share_row(sums, weights, plane, j):
-    """Share the columns of `sums` among the blocks of rows j - 1, j, j + 1 of `plane`."""
-    bin = weights.shape[1]
-    count = plane.shape[1] - 2
-    column = np.empty(count, np.float32)
-    for k in range(3):
-        line = plane[j - 1 + k]
-        for p in range(bin):
-            # Position p of every block side by side, so that the sums are vector loops.
-            for i in range(count):
-                column[i] = sums[k, i * bin + p]
-            _add_scaled(weights[0, p], column, line[:count])
-            _add_scaled(weights[1, p], column, line[1 : count + 1])
-            _add_scaled(weights[2, p], column, line[2:])
 
 
 @numba.njit(cache=True, nogil=True)
