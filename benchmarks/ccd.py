@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks import made_up
 from benchmarks.measure import peak_memory
-from syndiff_tasks import stages, starlist
+from syndiff_tasks import plans, stackfiles, stages, starlist
 from syndiff_tasks.demo import frame
 from syndiff_tasks.io import archive
 from syndiff_tasks.pixels import blocks
@@ -130,7 +130,7 @@ def main():
     folder.mkdir(parents=True)
     path = folder / frame.NAME
     frame.write_frame(path, frame.Exposed(*(np.zeros(frame.SHAPE, np.float32) for _ in range(2))))
-    plan, _ = timed("plan: 2048 x 2048 owners", stages.plan, str(path))
+    plan, _ = timed("plan: 2048 x 2048 owners", plans.plan, str(path))
     count = len(plan.footprint.skycells)
     timed("MapFFI: table and master map", _maps, plan, folder)
     combined, _ = timed(f"made-up input, {count} combined skycells", combined_skycells, plan, folder)
@@ -138,7 +138,7 @@ def main():
     offsets = [(0.002 * n + 0.001, -0.001 * n) for n in range(parser.parse_args().offsets)]
     _, first = timed("Downsample, 1 offset", downsample, plan, groups, [(0.0, 0.0)], folder)
     _, many = timed(f"Downsample, {len(offsets)} offsets", downsample, plan, groups, offsets, folder)
-    raw = archive.needed_bytes(count, made_up.WEIGHTS, stages.KINDS, 1, keep_raw=True)
+    raw = archive.needed_bytes(count, made_up.WEIGHTS, stackfiles.KINDS, 1, keep_raw=True)
     each = {name: size(folder / name) / count for name in ("combined", "convolved")}
     extrapolated = count * sum(PER_SKYCELL.values())
     print(f"\n{count} skycells; bytes to fetch, and to keep if keep_raw = true (extrapolated): {raw / 1e9:.0f} GB")
@@ -149,8 +149,8 @@ def main():
 
 
 def _maps(plan, folder):
-    stages.write_map(plan, "list", str(folder / "list.csv"))
-    stages.write_map(plan, "pixels", str(folder / "master.fits.gz"))
+    plans.write_map(plan, "list", str(folder / "list.csv"))
+    plans.write_map(plan, "pixels", str(folder / "master.fits.gz"))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import ccd, made_up
-from syndiff_tasks import paths, stages
+from syndiff_tasks import paths, plans, stages
 from syndiff_tasks.demo import frame
 from syndiff_tasks.geometry import ffi
 from syndiff_tasks.pixels import psf
@@ -39,8 +39,8 @@ def blurred_skycells(plan, folder):
 
 def further(path, reference, groups, folder, pictures):
     """Make the template of one further FFI, as Downsample does; return the seconds of its parts."""
-    plan, planning = ccd.timed("  header, owners of all pixels", stages.plan, path)
-    stages.reference_of(plan, reference)
+    plan, planning = ccd.timed("  header, owners of all pixels", plans.plan, path)
+    plans.reference_of(plan, reference)
     missing = {skycell.name for skycell in plan.footprint.skycells} - set(groups)
     groups = groups | dict.fromkeys(missing, next(iter(groups.values())))
     folder = folder / plan.ccd.stem
@@ -72,7 +72,7 @@ def main():
         frame.TANSIP = ffi.shifted(tansip, 0.01 * number, 0.0)
         files.append(str(folder / frame.NAME.replace("135923", f"{135923 + number}")))
         frame.write_frame(files[-1], blank_image())
-    reference = stages.plan(files[0])
+    reference = plans.plan(files[0])
     groups = blurred_skycells(reference, folder)
     count = len(reference.footprint.skycells)
     seconds = [further(path, files[0], groups, folder, asked.pictures) for path in files[1:]]

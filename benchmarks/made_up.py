@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from syndiff_tasks import stages
+from syndiff_tasks import stackfiles, stages
 from syndiff_tasks.demo import archive, field, frame
 from syndiff_tasks.geometry import ffi, footprint, rings
 from syndiff_tasks.io import archive as names
@@ -43,7 +43,7 @@ def build(folder):
 
 def files(folder):
     """Return key (``r_image``) → path of the twelve files."""
-    return {key: str(Path(folder) / path) for key, path in names.stack_files(NAME, WEIGHTS, stages.KINDS).items()}
+    return {key: str(Path(folder) / path) for key, path in names.stack_files(NAME, WEIGHTS, stackfiles.KINDS).items()}
 
 
 def stored(folder):

@@ -13,7 +13,7 @@ from astropy.wcs import WCS
 from scipy import ndimage
 
 from benchmarks import made_up
-from syndiff_tasks import stages
+from syndiff_tasks import stackfiles, stages
 from syndiff_tasks.demo import frame
 from syndiff_tasks.demo.truth import astropy_wcs
 from syndiff_tasks.geometry import footprint, mapping, rings
@@ -184,8 +184,8 @@ def fetch_and_store(folder, combined):
 
     def run():
         with tempfile.TemporaryDirectory(dir=folder) as root:
-            source = stages.Source((base,), root, tuple(made_up.WEIGHTS), POLITENESS, True)
-            stages.download(skycell, source, Draft(f"{root}/raw", {}), _quiet())
+            source = stackfiles.Source((base,), root, tuple(made_up.WEIGHTS), POLITENESS, True)
+            stackfiles.download(skycell, source, Draft(f"{root}/raw", {}), _quiet())
             if combined:
                 shared, _ = stages.combine(f"{root}/raw", skycell, made_up.RECIPE, root)
                 stages.write_blocks(f"{root}/combined", shared, skycell)
@@ -199,7 +199,7 @@ def fetch_by_curl(folder):
         [sys.executable, "-m", "benchmarks.serve", folder], stdout=subprocess.PIPE, text=True, bufsize=1
     )
     base = server.stdout.readline().strip()
-    urls = [f"{base}/{path}" for path in names.stack_files(made_up.NAME, made_up.WEIGHTS, stages.KINDS).values()]
+    urls = [f"{base}/{path}" for path in names.stack_files(made_up.NAME, made_up.WEIGHTS, stackfiles.KINDS).values()]
 
     def run():
         with tempfile.TemporaryDirectory(dir=folder) as root:

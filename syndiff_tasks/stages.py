@@ -1,45 +1,34 @@
-"""What each task does, as plain functions: they join the three rooms and know no Luigi.
+"""From a skycell's pixels to templates: what the tasks do, as plain functions that join the rooms and know no Luigi.
 
 A task reads its parameters and settings, calls one of these, and publishes what it wrote.
 """
 
-import contextlib
-import datetime
 import functools
-import hashlib
 import json
 import logging
 import math
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from astropy.io import fits
 from scipy import ndimage
 from tqdm import tqdm
 
-from . import __version__, paths, sector, starlist
+from . import __version__, stackfiles, starlist
 from .geometry import ffi as ffi_geometry
 from .geometry import footprint as footprints
 from .geometry import mapping, rings
-from .io import archive, fitsfile, store
+from .io import fitsfile, store
 from .io import prf as prf_files
 from .pixels import background, bands, blocks, mask, psf, template
 from .report import difference, page, picture, product
 
 logger = logging.getLogger("luigi-interface")
 
-KINDS = ("image", "mask", "wt")
-
-# What is kept of a file's origin.
-ORIGIN = ("url", "size", "sha256", "etag", "last_modified", "fetched")
-
-# Layout and meaning of the raw, the combined and the blurred groups; another number is another product.
-RAW_FORMAT = 1
+# Layout and meaning of the combined and the blurred groups; another number is another product.
 COMBINED_FORMAT = 1
 BLURRED_FORMAT = 2
 
@@ -62,18 +51,6 @@ BYTES_PER_PIXEL = 24
 SEAM_REACH = 1.5
 
 BLURRED_PLANES = ("flux", "valid", "masked", "variance", "dq")
-
-# Pointing drifts by some 0.1 px within a sector; frames of bad pointing, by some pixels [TESS px].
-LARGEST_DRIFT = 5.0
-
-# Waits between two tries of a file [s], and the least speed [bytes/s] that is not taken for a dead line.
-FIRST_WAIT, LONGEST_WAIT, SLOWEST = 2.0, 300.0, 1000.0
-
-# For the estimate of disk space: a combined and blurred skycell [bytes].
-COMBINED_BYTES = 12_000_000
-
-# Temporaries of other hosts, whose processes cannot be asked, go when they are so old [days].
-DAYS_OLD = 1.0
 
 COUNTS_ZERO_POINT = 25.0  # of PS1 counts/s [AB mag], facts.md §2
 TESS_ZERO_POINT = 20.44  # 1 electron/s [mag], TESS Instrument Handbook; facts.md §4
@@ -126,425 +103,6 @@ class Progress:
             if self.bar is None and (percentage // 10 > self.percentage // 10):
                 logger.info("%s: %d %%, %d of %d %ss", self.title, percentage, self.done, self.total, self.unit)
             self.percentage = percentage
-
-
-# --- where: the plan of an FFI ---------------------------------------------------------------------------------------
-
-
-class Plan(NamedTuple):
-    """The geometry of one FFI, or of a region of it, and the skycells under it."""
-
-    path: str
-    ccd: ffi_geometry.FFIName
-    mjd: float
-    shape: tuple
-    science: ffi_geometry.Region
-    tansip: ffi_geometry.TanSip
-    region: ffi_geometry.Region
-    label: str
-    skycells: tuple
-    lay: Callable
-    tessellation: rings.Tessellation
-    catalogue: str
-
-    @property
-    def footprint(self):
-        """The owner of each pixel; of the last few plans only, since a sector's would fill the memory."""
-        return self.lay()
-
-    def settings(self):
-        """Return what shaped the geometry, for manifests."""
-        return {
-            "ffi": self.ccd.stem,
-            "wcs": _digest(ffi_geometry.keywords(self.tansip)),
-            "region": list(self.region),
-            "skycells": self.catalogue,
-        }
-
-    def skycell(self, name):
-        """Return one of the FFI's skycells by name."""
-        return self.tessellation.skycell(name)
-
-
-class NoCoverage(ValueError):
-    """No PS1 skycell lies under an FFI."""
-
-
-def _digest(content):
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=float).encode()).hexdigest()[:16]
-
-
-def plan(path, roi="", target="", size=64, catalogue=""):
-    """Return the `Plan` of an FFI; cached for as long as the file stays the same.
-
-    Parameters
-    ----------
-    path : str
-        The FFI.
-    roi : str
-        ``x0,y0,x1,y1`` in FFI pixels, or empty.
-    target : str
-        ``RA Dec`` [deg] of the centre of a region, or empty.
-    size : int
-        Width and height of that region [TESS px].
-    catalogue : str
-        CSV of skycells, empty for the PS1 ring table.
-
-    Raises
-    ------
-    ValueError
-        If there is no such FFI, its geometry cannot be used, both `roi` and `target` are given, or no PS1 skycell
-        lies under it.
-    """
-    if not os.path.exists(path):
-        raise ValueError(f"--ffi {path}: there is no such file")
-    if roi and target:
-        raise ValueError(f"--roi {roi} and --target {target}: give one of them")
-    return _plan(os.path.abspath(path), _state_of(path), roi, target, size, catalogue, tessellation(catalogue))
-
-
-class _Ground:
-    """What decides about the owners of a plan's pixels; each is its own key of a cache."""
-
-    def __init__(self, tansip, region, cells, science):
-        self.lies = tansip, region, cells, science
-
-
-@functools.lru_cache(maxsize=4)
-def _footprint(ground):
-    return footprints.footprint(*ground.lies)
-
-
-@functools.lru_cache(maxsize=4096)
-def _plan(path, _state, roi, target, size, catalogue, cells):
-    ccd = ffi_geometry.parse_name(path)
-    header = fitsfile.read_ffi_header(path)
-    shape = header["NAXIS2"], header["NAXIS1"]
-    try:
-        ffi_geometry.check_detector(ccd, header)
-        tansip = ffi_geometry.from_header(header)
-        science = ffi_geometry.science_region(header, shape)
-        mjd = sector.start(header)
-    except fits.VerifyError as error:
-        raise ValueError(f"{path}: the header is damaged ({error}); fetch the file again") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    region = ffi_geometry.Region(0, 0, shape[1], shape[0])
-    if roi:
-        region = ffi_geometry.parse_region(roi)
-        ffi_geometry.check_region(region, shape, science)
-    if target:
-        region = ffi_geometry.region_around(tansip, *position(target), size, science)
-    lay = functools.partial(_footprint, _Ground(tansip, region, cells, science))
-    skycells = lay().skycells
-    if not skycells:
-        ra, dec = ffi_geometry.pixel_to_sky(tansip, (region.x0 + region.x1) / 2, (region.y0 + region.y1) / 2)
-        raise NoCoverage(
-            f"{path}: no PS1 coverage at declination {float(dec):.1f} (RA {float(ra):.1f}); the survey ends near "
-            "declination -30, and collateral pixels see no sky"
-        )
-    label = roi_label(",".join(map(str, region))) if roi or target else ""
-    made_of = _catalogue_name(catalogue)
-    return Plan(path, ccd, mjd, shape, science, tansip, region, label, skycells, lay, cells, made_of)
-
-
-def reference_of(plan_, reference_ffi, catalogue=""):
-    """Return the plan of the FFI whose blurred skycells are shared, `plan_` itself where none is named.
-
-    Raises
-    ------
-    ValueError
-        If the reference is of another CCD or sector, or looks elsewhere.
-    """
-    if not reference_ffi:
-        return plan_
-    reference = plan(reference_ffi, ",".join(map(str, plan_.region)), catalogue=catalogue)
-    same = ("sector", "camera", "ccd")
-    if any(getattr(reference.ccd, name) != getattr(plan_.ccd, name) for name in same):
-        raise ValueError(f"--reference-ffi {reference_ffi} is not of the CCD and sector of {plan_.path}")
-    apart = _apart(plan_, reference)
-    if not apart < LARGEST_DRIFT:
-        raise ValueError(
-            f"--reference-ffi {reference_ffi} looks {apart:.1f} px elsewhere than {plan_.path}, and more than "
-            f"{LARGEST_DRIFT:g} px is no drift: one of the two has a wrong WCS"
-        )
-    return reference
-
-
-def may_share(plan_, other, catalogue=""):
-    """Tell whether an FFI can be the `reference_of` a plan."""
-    try:
-        reference_of(plan_, other, catalogue)
-    except ValueError:
-        return False
-    return True
-
-
-def _apart(one, other):
-    """Return how far the corners of a region lie from where another FFI's WCS has them [TESS px]."""
-    x, y = np.meshgrid((one.region.x0, one.region.x1), (one.region.y0, one.region.y1))
-    there = ffi_geometry.sky_to_pixel(other.tansip, *ffi_geometry.pixel_to_sky(one.tansip, x, y))
-    return float(np.max(np.hypot(there[0] - x, there[1] - y)))
-
-
-def roi_label(roi):
-    """Return the label that a region ``x0,y0,x1,y1`` gives to the folders of its products, empty for an empty one."""
-    return f"roi_{'_'.join(map(str, ffi_geometry.parse_region(roi)))}" if roi else ""
-
-
-def roi_of(plan_):
-    """Return the region of a plan as ``x0,y0,x1,y1``, empty for the whole FFI."""
-    return ",".join(map(str, plan_.region)) if plan_.label else ""
-
-
-def position(target):
-    """Return RA and Dec [deg] of a target as users write it.
-
-    Raises
-    ------
-    ValueError
-        If the text does not hold two numbers.
-    """
-    try:
-        ra, dec = (float(part) for part in target.replace(",", " ").split())
-    except ValueError as error:
-        raise ValueError(f"--target {target!r}: give RA and Dec in degrees, e.g. --target '210.8 54.3'") from error
-    return ra, dec
-
-
-def tessellation(catalogue=""):
-    """Return the skycells of the ring table, or those of a CSV file; cached for as long as that stays the same."""
-    if not catalogue:
-        return rings.rings_v3()
-    if not os.path.exists(catalogue):
-        raise ValueError(f"--skycell-catalog {catalogue}: there is no such file")
-    return _tessellation(catalogue, _state_of(catalogue))
-
-
-def _state_of(path):
-    """Return what is another once a file was written anew."""
-    status = os.stat(path)
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-@functools.lru_cache(maxsize=4)
-def _tessellation(catalogue, _state):
-    try:
-        return rings.catalogue(pd.read_csv(catalogue, dtype={"NAME": str}))
-    except ValueError as error:
-        # pandas' own complaints, of which many are ValueErrors, name no file.
-        raise ValueError(f"--skycell-catalog {catalogue}: {error}") from error
-
-
-def _catalogue_name(catalogue):
-    return _digest(Path(catalogue).read_text(encoding="utf-8")) if catalogue else "rings.v3"
-
-
-def write_map(plan, name, path):
-    """Write one of the products of MapFFI.
-
-    Parameters
-    ----------
-    plan : Plan
-        Of the FFI.
-    name : str
-        ``list`` (the table of skycells), ``pixels`` (the master map), or a skycell's name (its map).
-    path : str
-        Where to.
-    """
-    if name == "list":
-        footprints.skycell_rows(plan.footprint).to_csv(path, index=False)
-    elif name == "pixels":
-        cards = ffi_geometry.keywords(ffi_geometry.cropped(plan.tansip, plan.region.x0, plan.region.y0))
-        fitsfile.write_master_map(path, plan.footprint.owner, cards, footprints.skycell_rows(plan.footprint))
-    else:
-        skycell = plan.skycell(name)
-        index_map = mapping.pixel_index_map(plan.tansip, skycell, plan.shape, plan.science)
-        fitsfile.write_pixel_map(path, index_map, rings.wcs_keywords(skycell), ffi_geometry.keywords(plan.tansip))
-
-
-# --- the world: files of a skycell -----------------------------------------------------------------------------------
-
-
-class Source(NamedTuple):
-    """Where files come from, and what is wanted of them."""
-
-    bases: tuple
-    data_root: str
-    bands: tuple
-    politeness: archive.Politeness
-    require_all_bands: bool
-
-
-def source(settings):
-    """Return the `Source` that the settings describe."""
-    politeness = archive.Politeness(
-        tries=settings.download_tries,
-        connect_timeout=settings.connect_timeout,
-        read_timeout=settings.read_timeout,
-        first_wait=FIRST_WAIT,
-        longest_wait=LONGEST_WAIT,
-        slowest=SLOWEST,
-    )
-    bands_wanted = tuple(band for band, _ in settings.weights)
-    return Source(settings.archive, settings.data_root, bands_wanted, politeness, settings.require_all_bands)
-
-
-def demand_space(settings, recipe, names, at_once):
-    """Compare what the skycells that are not there yet will need with what the disk has, before the first is fetched.
-
-    Parameters
-    ----------
-    settings : config.syndiff
-    recipe : Recipe
-    names : list of str
-        The skycells of a run.
-    at_once : int
-        How many of them may be on their way from the archive at once.
-
-    Raises
-    ------
-    ValueError
-        If the disk is too small.
-    """
-    root = settings.data_root
-    missing = [name for name in names if not os.path.exists(paths.combined(root, recipe.label, name))]
-    unfetched = [name for name in missing if not os.path.exists(paths.raw(root, name))]
-    if missing:
-        bands_wanted = [band for band, _ in settings.weights]
-        needed = archive.needed_bytes(len(unfetched), bands_wanted, KINDS, at_once, settings.keep_raw)
-        archive.demand_space(root, needed + len(missing) * COMBINED_BYTES)
-
-
-def download(skycell, source, draft, progress):
-    """Fetch, check and store every file of a skycell.
-
-    Parameters
-    ----------
-    skycell : rings.Skycell
-        Which, and what its headers must say.
-    source : Source
-        Where from.
-    draft : targets.Draft
-        Where to; its notes get the origin of each file, the date on which absent ones were asked for, and of those
-        whose numbers give no flux the date, the URL and the reason.
-    progress : Progress
-        One step a file.
-
-    Raises
-    ------
-    archive.ArchiveUnavailable
-        If a file cannot be had just now.
-    ValueError
-        If a file is absent or gives no flux and `source.require_all_bands` is set, or the disk is too full.
-    """
-    folder = paths.incoming(source.data_root)
-    archive.sweep(folder, DAYS_OLD)
-    archive.demand_space(folder, archive.needed_bytes(1, source.bands, KINDS, 1, keep_raw=True))
-    files = archive.stack_files(skycell.name, source.bands, KINDS)
-    expected = rings.wcs_keywords(skycell) | {"NAXIS1": skycell.nx, "NAXIS2": skycell.ny}
-    read = functools.partial(_store_checked, expected, draft.path)
-    notes = {"files": {}, "absent": {}, "unusable": {}}
-    described = {"skycell": skycell.name, "keywords": {}, "absent": []}
-    with contextlib.closing(archive.fetch_all(files, source.bases, folder, source.politeness, read)) as fetched:
-        for key, file in fetched:
-            progress.step(f"{key} {_came(key, file, notes, described)}")
-    store.write_group(draft.path, list(described["keywords"]), described)
-    lacking = [*notes["absent"], *(f"{key} that gives flux" for key in notes["unusable"])]
-    if lacking and source.require_all_bands:
-        raise ValueError(
-            f"{skycell.name}: the archive has no {', '.join(lacking)}, and require_all_bands is set in luigi.cfg; "
-            "unset it to go on without"
-        )
-    draft.notes.update(notes)
-
-
-def _came(key, file, notes, described):
-    """Note what came of a file, and say it."""
-    if file is None:
-        described["absent"].append(key)
-        notes["absent"][key] = _today()
-        return "absent"
-    if isinstance(file, archive.Unusable):
-        notes["unusable"][key] = {"asked": _today(), "url": file.url, "reason": file.reason}
-        logger.warning(
-            "%s: %s came whole but gives no flux (%s); it is put into quarantine, and its band counts as missing "
-            "in this skycell until the archive is asked again (recheck_absent_days)",
-            *(described["skycell"], file.url, file.reason),
-        )
-        return "unusable"
-    described["keywords"][key] = file.content
-    notes["files"][key] = {name: getattr(file, name) for name in ORIGIN}
-    return "stored"
-
-
-def _store_checked(expected, group, key, path):
-    """Store the pixels of a fetched file, and return its cards; ValueError if it is damaged or another file."""
-    kind = key.partition("_")[2]
-    stack = fitsfile.read_mask(path) if kind == "mask" else fitsfile.read_stack(path)
-    numbers = {name: value for name, value in expected.items() if not isinstance(value, str)}
-    archive.check_keywords(stack.keywords, numbers, kind, stack.stored.dtype)
-    store.write_array(group, key, stack.stored)
-    return stack.keywords
-
-
-def _today():
-    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-
-
-@functools.cache
-def _day_of_this_run():
-    # A run over midnight must not plan a skycell as finished, and find it due when its turn comes.
-    return datetime.date.fromisoformat(_today())
-
-
-def _asked(manifest):
-    notes = manifest["notes"]
-    return {key.partition("_")[0] for key in (*notes["files"], *notes["absent"], *notes.get("unusable", {}))}
-
-
-def unasked(manifest, bands_wanted):
-    """Return the bands of a skycell that the archive was not asked for, as when it was fetched for other weights."""
-    asked = _asked(manifest)
-    return [band for band in bands_wanted if band not in asked]
-
-
-def with_bands_of(manifest, source):
-    """Return the source of the wanted bands and of those that a skycell was fetched with: all are stored as one."""
-    return source._replace(bands=tuple(sorted({*source.bands, *_asked(manifest)}, key=list(bands.BAND_BITS).index)))
-
-
-def recheck_is_due(manifest, days):
-    """Tell whether files that were absent or unusable have not been asked for again for so many days."""
-    notes = manifest["notes"]
-    asked = [*notes["absent"].values(), *(one["asked"] for one in notes.get("unusable", {}).values())]
-    return any((_day_of_this_run() - datetime.date.fromisoformat(day)).days >= days for day in asked)
-
-
-def asked_once(source):
-    """Return the source with one try a file and mirror: what is asked for again does well without."""
-    return source._replace(politeness=source.politeness._replace(tries=1))
-
-
-def demand_no_less(skycell, had, notes):
-    """Compare what an archive has of a skycell with what it had.
-
-    Parameters
-    ----------
-    skycell : str
-    had : dict or None
-        The manifest of before, None where there is none.
-    notes : dict
-        What `download` noted now.
-
-    Raises
-    ------
-    archive.ArchiveUnavailable
-        If a file is not there any more; another archive, or a folder with a part of one, must not empty a skycell.
-    """
-    lost = sorted(set(had["notes"]["files"]) - set(notes["files"])) if had else []
-    if lost:
-        raise archive.ArchiveUnavailable(f"{skycell}: the archive has not {', '.join(lost)}, which it had")
 
 
 # --- how much: bands to blocks ---------------------------------------------------------------------------------------
@@ -622,7 +180,7 @@ def combine(raw, skycell, recipe, data_root):
 def _combined(raw, skycell, weights):
     """Return the weighted sum of a raw skycell, which is read strip by strip: its bands would not fit the memory."""
     keywords = store.read_attributes(raw)["keywords"]
-    have = [band for band in weights if all(f"{band}_{kind}" in keywords for kind in KINDS)]
+    have = [band for band in weights if all(f"{band}_{kind}" in keywords for kind in stackfiles.KINDS)]
     stored = {
         band: bands.Band(
             store.open_array(raw, f"{band}_image"),
@@ -678,7 +236,7 @@ class Blur(NamedTuple):
             return made | {
                 "psf": self.psf,
                 "prf_files": self.prfs.digest,
-                "prf_wcs": _digest(ffi_geometry.keywords(reference.tansip)),
+                "prf_wcs": reference.wcs_digest(),
             }
         return made | {"psf": self.psf, "psf_sigma": self.sigma}
 
@@ -985,7 +543,7 @@ def skycells_table(plan, groups, bands_wanted):
 
 def _skycell_row(skycell, notes, bands_wanted):
     files, numbers = notes["files"], notes["keywords"]
-    have = [band for band in bands_wanted if all(f"{band}_{kind}" in files for kind in KINDS)]
+    have = [band for band in bands_wanted if all(f"{band}_{kind}" in files for kind in stackfiles.KINDS)]
     row = {"NAME": skycell.name, "PROJECTION": skycell.projection, "BANDS": "".join(have)}
     ra, dec = footprints.corners(skycell)
     for place, one_ra, one_dec in zip(("CENTRE", "CORNER1", "CORNER2", "CORNER3", "CORNER4"), ra, dec, strict=True):
@@ -994,22 +552,8 @@ def _skycell_row(skycell, notes, bands_wanted):
         of_band = numbers.get(f"{band}_image", {})
         row |= {f"EXPTIME_{band}": float(of_band.get("EXPTIME", math.nan))}
         row |= {f"ZEROPT_{band}": float(of_band.get("FPA.ZP", COUNTS_ZERO_POINT)) if of_band else math.nan}
-        row |= {f"SHA256_{band}_{kind}": files.get(f"{band}_{kind}", {}).get("sha256", "") for kind in KINDS}
+        row |= {f"SHA256_{band}_{kind}": files.get(f"{band}_{kind}", {}).get("sha256", "") for kind in stackfiles.KINDS}
     return row
-
-
-def origin_of(raw):
-    """Return what a combined skycell's manifest remembers of its raw files, which may be deleted."""
-    keywords = store.read_attributes(raw.path)["keywords"]
-    kept = ("EXPTIME", "FPA.ZP", "MJD-OBS")
-    notes = raw.manifest()["notes"]
-    return {
-        "files": notes["files"],
-        "absent": notes["absent"],
-        "unusable": notes.get("unusable", {}),
-        "seconds": dict(notes.get("seconds", {})),
-        "keywords": {key: {name: one[name] for name in kept if name in one} for key, one in keywords.items()},
-    }
 
 
 def seconds_of(groups):

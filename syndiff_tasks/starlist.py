@@ -153,7 +153,7 @@ def on_template(plan, rows):
 
     Parameters
     ----------
-    plan : stages.Plan
+    plan : plans.Plan
     rows : list of dict
         What `treat` returned for its skycells.
 

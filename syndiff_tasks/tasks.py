@@ -15,7 +15,7 @@ from urllib.parse import quote
 import luigi
 from luigi.task_register import TaskClassNotFoundException
 
-from . import TASKS, paths, process, stages
+from . import TASKS, paths, plans, process, stackfiles, stages
 from . import sector as sectors
 from .config import (
     Auto,
@@ -111,8 +111,8 @@ class _OnFFI(_Reporting):
     skycell_catalog = luigi.Parameter(default="", description="CSV of skycells that replaces the PS1 ring table")
 
     def plan(self):
-        """Return the `stages.Plan` of the FFI: its geometry and the skycells under it."""
-        return stages.plan(self.ffi, self.roi, self.target, self.size, self.skycell_catalog)
+        """Return the `plans.Plan` of the FFI: its geometry and the skycells under it."""
+        return plans.plan(self.ffi, self.roi, self.target, self.size, self.skycell_catalog)
 
     def part(self):
         """Return the parameters that name the same part of the same FFI to another task."""
@@ -142,7 +142,7 @@ class MapFFI(_OnFFI):
         progress = self.progress(len(missing), "map")
         for name, target in missing.items():
             with target.writing() as draft:
-                stages.write_map(plan, name, draft.path)
+                plans.write_map(plan, name, draft.path)
             progress.step(f"{name} written")
 
 
@@ -161,16 +161,18 @@ class DownloadSkycell(_Reporting):
 
     def run(self):
         """Fetch, check and store every file of the skycell; what an archive that is asked again has less of, stays."""
-        source, target = stages.source(syndiff()), self.output()
-        skycell = stages.tessellation(self.skycell_catalog).skycell(self.skycell)
+        source, target = stackfiles.source(syndiff()), self.output()
+        skycell = plans.tessellation(self.skycell_catalog).skycell(self.skycell)
         had = None if self.overwrite else target.manifest()
-        further = had and stages.unasked(had, source.bands)
+        further = had and stackfiles.unasked(had, source.bands)
         if had:
-            source = stages.with_bands_of(had, source if further else stages.asked_once(source))
+            source = stackfiles.with_bands_of(had, source if further else stackfiles.asked_once(source))
         try:
             with target.writing() as draft:
-                stages.download(skycell, source, draft, self.progress(len(source.bands) * len(stages.KINDS), "file"))
-                stages.demand_no_less(self.skycell, had, draft.notes)
+                stackfiles.download(
+                    skycell, source, draft, self.progress(len(source.bands) * len(stackfiles.KINDS), "file")
+                )
+                stackfiles.demand_no_less(self.skycell, had, draft.notes)
                 draft.took("download")
         except ArchiveUnavailable as error:
             if further or not had:
@@ -205,13 +207,13 @@ class CombineBands(_Reporting):
 
     def run(self):
         """Combine the bands, take the sky off, and share the pixels among blocks."""
-        skycell = stages.tessellation(self.skycell_catalog).skycell(self.skycell)
+        skycell = plans.tessellation(self.skycell_catalog).skycell(self.skycell)
         # Where the archive was asked again and had nothing new, what was planned has become needless.
         if not self.output().exists():
             with self.output().writing() as draft:
                 shared, treated = stages.combine(self.input().path, skycell, self.recipe(), syndiff().data_root)
                 stages.write_blocks(draft.path, shared, skycell)
-                draft.notes.update(stages.origin_of(self.input()), stars=treated)
+                draft.notes.update(stackfiles.origin_of(self.input()), stars=treated)
                 draft.took("combine")
         if not syndiff().keep_raw:
             self.input().remove()
@@ -232,16 +234,16 @@ def _again(combined, raw):
 
 
 def _raw(root, skycell, again):
-    path, settings = paths.raw(root, skycell), {"skycell": skycell, "format": stages.RAW_FORMAT}
+    path, settings = paths.raw(root, skycell), {"skycell": skycell, "format": stackfiles.RAW_FORMAT}
     due = partial(_due, path, again)
     return WholeTarget(path, settings, None, again.raw, DownloadSkycell.task_family, due)
 
 
 def _due(path, again, manifest):
     """Tell whether a raw skycell lacks bands that it was not fetched with, or files that may have come since then."""
-    if stages.unasked(manifest, again.bands):
+    if stackfiles.unasked(manifest, again.bands):
         return True
-    return stages.recheck_is_due(manifest, again.days) and not tried_now(path, manifest)
+    return stackfiles.recheck_is_due(manifest, again.days) and not tried_now(path, manifest)
 
 
 def _combined(root, skycell, recipe, again):
@@ -268,8 +270,8 @@ class _Blurring(_OnFFI):
         return stages.recipe(syndiff(), self.ignore_mask_bits)
 
     def reference(self):
-        """Return the `stages.Plan` of the FFI whose blurred skycells are shared, which is the FFI's own as a rule."""
-        return stages.reference_of(self.plan(), self.reference_ffi, self.skycell_catalog)
+        """Return the `plans.Plan` of the FFI whose blurred skycells are shared, which is the FFI's own as a rule."""
+        return plans.reference_of(self.plan(), self.reference_ffi, self.skycell_catalog)
 
     def shaped_by(self):
         """Return the settings that shape a blurred skycell."""
@@ -288,7 +290,7 @@ class Convolve(_Blurring):
         """
         plan, blur = self.plan(), self.blur()
         if not self.reference_ffi:
-            stages.demand_space(syndiff(), self.recipe(), blur.skycells(plan), downloads_at_once())
+            stackfiles.demand_space(syndiff(), self.recipe(), blur.skycells(plan), downloads_at_once())
             return {name: self._combining(name) for name in blur.skycells(plan)}
         groups = self.groups()
         added = (skycell for skycell in plan.skycells if not groups[skycell.name].exists())
@@ -371,7 +373,7 @@ class Downsample(_Blurring):
             stages.check_offsets(self.plan(), self.blur(), self.multi_offset_array)
         mapped = self.part()
         if self.reference_ffi:
-            mapped |= {"ffi": self.reference_ffi, "roi": stages.roi_of(self.plan()), "target": ""}
+            mapped |= {"ffi": self.reference_ffi, "roi": plans.roi_of(self.plan()), "target": ""}
         needed = {"map": MapFFI(**mapped), "convolved": self.convolve()}
         return needed | ({"drift": self.drift()} if isinstance(self.multi_offset_array, Auto) else {})
 
@@ -381,7 +383,7 @@ class Downsample(_Blurring):
         if not self.ffi_dir:
             raise ValueError("--multi-offset-array auto: give the folder of the FFIs to be grouped with --ffi-dir")
         ccd = {name: getattr(plan.ccd, name) for name in ("sector", "camera", "ccd")}
-        return DriftOffsets(**ccd, ffi_dir=self.ffi_dir, reference_ffi=self.ffi, roi=stages.roi_of(plan))
+        return DriftOffsets(**ccd, ffi_dir=self.ffi_dir, reference_ffi=self.ffi, roi=plans.roi_of(plan))
 
     def grouped(self):
         """Return the table FFI → offset of its template, of which the drift is told."""
@@ -515,7 +517,7 @@ class DriftOffsets(_OfCCD):
     def output(self):
         """Return the table and the plot."""
         stem = sectors.stem_of(self.reference_ffi)
-        path = paths.drift_offsets(syndiff().data_root, self.which(), stages.roi_label(self.roi), stem)
+        path = paths.drift_offsets(syndiff().data_root, self.which(), plans.roi_label(self.roi), stem)
         made_of = {name: task.output() for name, task in self.requires().items()}
         made_of |= {"ffis": sectors.files_there(self.ffis())}
         made_by = (self.overwrite, self.task_family)
@@ -562,7 +564,7 @@ class _Wanted(_Reporting):
         """
         stem = _laid_out_by(plan.ccd, plan.label)
         others = [str(path) for path in files if sectors.stem_of(path) == stem != plan.ccd.stem]
-        return next((path for path in others if stages.may_share(plan, path, self.skycell_catalog)), "")
+        return next((path for path in others if plans.may_share(plan, path, self.skycell_catalog)), "")
 
     def asked(self):
         """Return the `sectors.Circumstances` of what is asked for: a report is remade when that has changed."""
@@ -605,13 +607,13 @@ class Sector(_Wanted):
         if not ffi:
             return sectors.Planned("no good FFI", len(files), "", None, why)
         path = sectors.path_of(ffi, files)
-        if self.target and not sectors.sees(path, stages.position(self.target)):
+        if self.target and not sectors.sees(path, plans.position(self.target)):
             return sectors.Planned("target elsewhere", len(files), ffi, None, "the target is not on this CCD")
         folder = {"ffi_dir": self.ffi_dir} if isinstance(self.multi_offset_array, Auto) else {}
         task = Downsample(ffi=str(path), multi_offset_array=self.multi_offset_array, **folder, **self.wanted())
         try:
             shared = self.to_share(task.plan(), files)
-        except stages.NoCoverage as error:
+        except plans.NoCoverage as error:
             return sectors.Planned("no PS1 coverage", len(files), ffi, None, str(error))
         return sectors.Planned("made", len(files), ffi, task.clone(reference_ffi=shared), why)
 
@@ -641,17 +643,17 @@ class Sector(_Wanted):
 
     def run(self):
         """Have the templates made, some CCDs at a time, and sum up."""
-        plans = self.plans()
-        tasks = [planned.task for planned in plans.values() if planned.task]
+        planned = self.plans()
+        tasks = [one.task for one in planned.values() if one.task]
         # Luigi runs this from the top whenever a lot is done; a lot that is there already costs a look.
         for start in range(0, len(tasks), syndiff().ccds_at_once):
             (self.set_status_message or _nowhere)(f"{start} of {len(tasks)} CCDs are done")
             yield tasks[start : start + syndiff().ccds_at_once]
         report, page = self.output()["report"], self.output()["page"]
         with report.writing() as draft:
-            sectors.report(plans).to_csv(draft.path, index=False)
+            sectors.report(planned).to_csv(draft.path, index=False)
         with page.writing() as draft:
-            sectors.write_page(draft.path, self.sector, plans)
+            sectors.write_page(draft.path, self.sector, planned)
         self.link_to(page.path)
 
 
@@ -673,7 +675,7 @@ class EveryFFI(_OfCCD, _Wanted):
 
     def output(self):
         """Return the report: each FFI, with its template or the reason why it has none."""
-        path = paths.every_ffi(syndiff().data_root, self.which(), stages.roi_label(self.roi))
+        path = paths.every_ffi(syndiff().data_root, self.which(), plans.roi_label(self.roi))
         made_of = {"drift": self.requires()["drift"].output()["table"], "asked": self.asked()}
         return WholeTarget(path, self.which()._asdict(), made_of, self.overwrite, self.task_family)
 
@@ -685,7 +687,7 @@ class EveryFFI(_OfCCD, _Wanted):
         other = self.to_share(first.plan(), files)
         first = first.clone(reference_ffi=other)
         yield first
-        part, shared = self.wanted() | {"roi": stages.roi_of(first.plan()), "target": ""}, other or reference
+        part, shared = self.wanted() | {"roi": plans.roi_of(first.plan()), "target": ""}, other or reference
         pointed = [str(sectors.path_of(stem, files)) for stem in table["ffi"][sectors.usable(table)]]
         tasks = {
             path: Downsample(ffi=path, reference_ffi="" if path == shared else shared, **part)

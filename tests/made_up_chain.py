@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from astropy.io import fits
 
-from syndiff_tasks import stages
+from syndiff_tasks import stackfiles, stages
 from syndiff_tasks.demo import archive, frame, sky, truth
 from syndiff_tasks.geometry import ffi, rings
 from syndiff_tasks.pixels import bands, blocks
@@ -120,7 +120,7 @@ def blocks_of(piece, planes, bin):
 
 def notes_of(skycell):
     """What the manifest of a combined skycell would tell of its files."""
-    kinds = [f"{band}_{kind}" for band in sky.BANDS for kind in stages.KINDS]
+    kinds = [f"{band}_{kind}" for band in sky.BANDS for kind in stackfiles.KINDS]
     files = {key: {"url": f"{skycell.name}.{key}", "sha256": f"{len(key):064x}"} for key in kinds}
     keywords = {key: {"EXPTIME": 700.0, "FPA.ZP": 25.0} for key in kinds}
     return {"files": files, "absent": {}, "keywords": keywords, "stars": []}

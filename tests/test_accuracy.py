@@ -24,10 +24,10 @@ from numpy.testing import assert_allclose
 from scipy.special import ndtr
 from test_ffi import tess_wcs
 
-from syndiff_tasks import stages
+from syndiff_tasks import plans, stackfiles, stages
 from syndiff_tasks.demo import archive, frame, sky, truth
 from syndiff_tasks.demo.gaussians import gaussian_star
-from syndiff_tasks.geometry import footprint, rings
+from syndiff_tasks.geometry import ffi, footprint, rings
 from syndiff_tasks.io.archive import Politeness
 from syndiff_tasks.pixels.mask import DQ
 from syndiff_tasks.targets import WholeTarget
@@ -51,7 +51,7 @@ PLACES = {
 class Made(NamedTuple):
     """A region's stars, and the written template of each offset."""
 
-    plan: stages.Plan
+    plan: plans.Plan
     sources: pd.DataFrame
     x: np.ndarray
     y: np.ndarray
@@ -74,7 +74,7 @@ def star_grid(region, spacing=5.3):
 
 def make(root, place, x=None, y=None):
     tansip, roi, _ = PLACES[place]
-    plan = stages.plan(write_ffi(root, tansip), roi)
+    plan = plans.plan(write_ffi(root, tansip), roi)
     if x is None:
         x, y = star_grid(plan.region)
     sources = sources_at(plan.tansip, x, y, np.random.default_rng(2).uniform(14, 18, x.size))
@@ -122,7 +122,7 @@ def read(path, name="FLUX_SUM"):
 
 def test_the_places_are_what_they_are_called():
     for name, (tansip, roi, count) in PLACES.items():
-        region = stages.ffi_geometry.parse_region(roi)
+        region = ffi.parse_region(roi)
         assert len(footprint.footprint(tansip, region, SURVEY).skycells) >= count, name
 
 
@@ -152,7 +152,7 @@ def test_stars_have_their_catalogue_flux_one_by_one_and_together(junction, offse
 
 def near_pole(root, roi):
     """How far a template around Dec 87.97 is off [of its highest peak], its coverage and flags."""
-    plan = stages.plan(write_ffi(root, POLAR), roi)
+    plan = plans.plan(write_ffi(root, POLAR), roi)
     sources = sources_at(plan.tansip, *star_grid(plan.region), 15)
     groups = blurred(root, plan, lambda piece: stars_on(piece, sources))
     (path,) = templates(root, plan, groups, OFFSETS[:1])
@@ -190,7 +190,7 @@ def test_electrons_are_counts_times_the_ratio_of_zero_points(junction, tmp_path)
 
 @pytest.mark.parametrize("bin", [1, 8])
 def test_blocks_of_1_and_of_8_agree_with_blocks_of_4(junction, tmp_path, bin):
-    plan = stages.plan(junction.plan.path, "1714,758,1718,762")
+    plan = plans.plan(junction.plan.path, "1714,758,1718,762")
     finer = blurred(tmp_path, plan, lambda piece: stars_on(piece, junction.sources), bin)
     usual = blurred(tmp_path, plan, lambda piece: stars_on(piece, junction.sources), 4)
     for offset in OFFSETS[:2]:
@@ -228,7 +228,7 @@ def even_sky(piece):
 @pytest.mark.parametrize("place", [JUNCTION, "three projections", "first corner of a CCD"])
 def test_a_constant_sky_gives_each_pixel_the_light_of_its_solid_angle_across_all_borders(tmp_path, place):
     tansip, roi, _ = PLACES[place]
-    plan = stages.plan(write_ffi(tmp_path, tansip), roi)
+    plan = plans.plan(write_ffi(tmp_path, tansip), roi)
     groups = blurred(tmp_path, plan, even_sky)
     for offset, path in zip(OFFSETS[:2], templates(tmp_path, plan, groups, OFFSETS[:2]), strict=True):
         light = BRIGHTNESS * solid_angles(tansip, plan.region, offset)
@@ -267,7 +267,7 @@ def true_coverage(plan, holes, offset):
 
 
 def test_the_sky_is_constant_up_to_holes_and_coverage_tells_them(tmp_path):
-    plan = stages.plan(write_ffi(tmp_path), PLACES[JUNCTION][1])
+    plan = plans.plan(write_ffi(tmp_path), PLACES[JUNCTION][1])
     holes = holes_under(plan, {(1710, 754): (35, 50), (1711, 765): (420, 360), (1719, 757): (130, 8)})
     assert len(holes) == 3
 
@@ -322,7 +322,7 @@ def test_oversampled_stars_fall_on_their_pixels_too_and_add_up_to_the_same(junct
 
 
 def test_the_master_map_has_the_owner_of_the_sky_that_its_world_coordinates_say(junction, tmp_path):
-    stages.write_map(junction.plan, "pixels", tmp_path / "map.fits.gz")
+    plans.write_map(junction.plan, "pixels", tmp_path / "map.fits.gz")
     with fits.open(tmp_path / "map.fits.gz") as hdus:
         owner, names = hdus[0].data, np.array(hdus["SKYCELLS"].data["NAME"])
         y, x = np.indices(owner.shape)
@@ -338,7 +338,7 @@ def test_the_master_map_has_the_owner_of_the_sky_that_its_world_coordinates_say(
 class FullFrame(NamedTuple):
     """Two small skycells of two projections, in the archive's own form, and the full frame made of them."""
 
-    plan: stages.Plan
+    plan: plans.Plan
     sources: pd.DataFrame
     path: str
 
@@ -359,20 +359,20 @@ def full_frame(tmp_path_factory):
     rendering = archive.Rendering(noise=False, flaws=False, saturation=math.inf)
     archive.build_archive(root / "archive", skycells, sources, rendering)
     pd.DataFrame(skycells, columns=rings.COLUMNS).to_csv(root / "skycells.csv", index=False)
-    plan = stages.plan(write_ffi(root), catalogue=str(root / "skycells.csv"))
-    source = stages.Source(
+    plan = plans.plan(write_ffi(root), catalogue=str(root / "skycells.csv"))
+    source = stackfiles.Source(
         (str(root / "archive"),), str(root / "data"), sky.BANDS, Politeness(1, 1, 1, 0, 0, 0), require_all_bands=True
     )
     blur, groups = stages.Blur("gauss", SIGMA, None), {}
     for skycell in plan.footprint.skycells:
         raw, combined, group = (WholeTarget(root / kind / skycell.name, {}) for kind in ("raw", "combined", "blurred"))
         with raw.writing() as draft:
-            stages.download(skycell, source, draft, quiet())
+            stackfiles.download(skycell, source, draft, quiet())
         with combined.writing() as draft:
             stages.write_blocks(draft.path, stages.combine(raw.path, skycell, RECIPE, root)[0], skycell)
         with group.writing() as draft:
             stages.write_blurred(draft.path, stages.convolve(plan, skycell, {skycell.name: combined}, blur, (12,)))
-            draft.notes.update(stages.origin_of(raw), stars=[])
+            draft.notes.update(stackfiles.origin_of(raw), stars=[])
         groups[skycell.name] = group
     (path,) = templates(root, plan, groups, OFFSETS[1:2])
     return FullFrame(plan, sources, path)
@@ -383,7 +383,7 @@ def test_a_full_frame_made_of_the_archives_files_has_every_star_right_across_two
     assert flux.shape == (2078, 2136)
     assert set(full_frame.plan.footprint.owner[766, 1709:1724]) == {0, 1}
     offset = OFFSETS[1]
-    region = stages.ffi_geometry.Region(1705, 760, 1727, 772)
+    region = ffi.Region(1705, 760, 1727, 772)
     # The demo draws stars integrated over the native pixels, which widens them by 1/12 px^2.
     star = gaussian_star(archive.STAR_FWHM)
     star = star._replace(variances=star.variances + 1 / 12)
@@ -414,7 +414,7 @@ def test_a_full_frame_is_flagged_where_it_has_no_sky_and_where_there_is_no_skyce
 
 def test_a_pixel_map_gives_each_star_the_pixel_that_sees_it(full_frame, tmp_path):
     for skycell in full_frame.plan.footprint.skycells:
-        stages.write_map(full_frame.plan, skycell.name, tmp_path / "map.fits.gz")
+        plans.write_map(full_frame.plan, skycell.name, tmp_path / "map.fits.gz")
         with fits.open(tmp_path / "map.fits.gz") as hdus:
             index = hdus[0].data
             px, py = WCS(hdus[0].header).all_world2pix(full_frame.sources["ra"], full_frame.sources["dec"], 0)

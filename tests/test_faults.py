@@ -42,7 +42,7 @@ from tiny_sky import (
     write_ffi,
 )
 
-from syndiff_tasks import ledger, stages
+from syndiff_tasks import ledger, plans
 from syndiff_tasks.config import SHIPPED, Bits, Places, Weights
 from syndiff_tasks.demo import archive, frame, sky
 from syndiff_tasks.demo.truth import expected_template
@@ -281,7 +281,7 @@ def test_a_catalogue_that_is_none_is_refused_and_never_run(tiny_sky, luigi, tmp_
 @given(st.text())
 def test_any_text_is_a_target_or_refused_by_name(text):
     try:
-        position = stages.position(text)
+        position = plans.position(text)
     except ValueError as error:
         assert "--target" in str(error)
     else:
@@ -305,7 +305,7 @@ def test_any_bytes_are_a_catalogue_or_refused_with_the_files_name(tmp_path, cont
     path = tmp_path / "any.csv"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="--skycell-catalog"):
-        stages.tessellation(str(path))
+        plans.tessellation(str(path))
 
 
 @pytest.mark.filterwarnings("ignore::astropy.utils.exceptions.AstropyUserWarning")
@@ -321,7 +321,7 @@ def test_an_ffi_with_any_card_changed_is_planned_or_refused(tiny_sky, tmp_path, 
     content[at : at + len(text)] = text
     path.write_bytes(content)
     with contextlib.suppress(ValueError):
-        stages.plan(str(path), "15,15,25,25", catalogue=str(tiny_sky.catalogue))
+        plans.plan(str(path), "15,15,25,25", catalogue=str(tiny_sky.catalogue))
 
 
 # --- data -------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,261 @@
+"""The plan of an FFI: its geometry, its region, the skycells under it, and whose blurred skycells it may share.
+
+All of it follows from the FFI's header and the tessellation; no pixel is read.
+"""
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from astropy.io import fits
+
+from . import sector
+from .geometry import ffi as ffi_geometry
+from .geometry import footprint as footprints
+from .geometry import mapping, rings
+from .io import fitsfile
+
+# Pointing drifts by some 0.1 px within a sector; frames of bad pointing, by some pixels [TESS px].
+LARGEST_DRIFT = 5.0
+
+
+class Plan(NamedTuple):
+    """The geometry of one FFI, or of a region of it, and the skycells under it."""
+
+    path: str
+    ccd: ffi_geometry.FFIName
+    mjd: float
+    shape: tuple
+    science: ffi_geometry.Region
+    tansip: ffi_geometry.TanSip
+    region: ffi_geometry.Region
+    label: str
+    skycells: tuple
+    lay: Callable
+    tessellation: rings.Tessellation
+    catalogue: str
+
+    @property
+    def footprint(self):
+        """The owner of each pixel; of the last few plans only, since a sector's would fill the memory."""
+        return self.lay()
+
+    def settings(self):
+        """Return what shaped the geometry, for manifests."""
+        return {
+            "ffi": self.ccd.stem,
+            "wcs": self.wcs_digest(),
+            "region": list(self.region),
+            "skycells": self.catalogue,
+        }
+
+    def wcs_digest(self):
+        """Return a digest of how the FFI lies on the sky."""
+        return _digest(ffi_geometry.keywords(self.tansip))
+
+    def skycell(self, name):
+        """Return one of the FFI's skycells by name."""
+        return self.tessellation.skycell(name)
+
+
+class NoCoverage(ValueError):
+    """No PS1 skycell lies under an FFI."""
+
+
+def _digest(content):
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=float).encode()).hexdigest()[:16]
+
+
+def plan(path, roi="", target="", size=64, catalogue=""):
+    """Return the `Plan` of an FFI; cached for as long as the file stays the same.
+
+    Parameters
+    ----------
+    path : str
+        The FFI.
+    roi : str
+        ``x0,y0,x1,y1`` in FFI pixels, or empty.
+    target : str
+        ``RA Dec`` [deg] of the centre of a region, or empty.
+    size : int
+        Width and height of that region [TESS px].
+    catalogue : str
+        CSV of skycells, empty for the PS1 ring table.
+
+    Raises
+    ------
+    ValueError
+        If there is no such FFI, its geometry cannot be used, both `roi` and `target` are given, or no PS1 skycell
+        lies under it.
+    """
+    if not os.path.exists(path):
+        raise ValueError(f"--ffi {path}: there is no such file")
+    if roi and target:
+        raise ValueError(f"--roi {roi} and --target {target}: give one of them")
+    return _plan(os.path.abspath(path), _state_of(path), roi, target, size, catalogue, tessellation(catalogue))
+
+
+class _Ground:
+    """What decides about the owners of a plan's pixels; each is its own key of a cache."""
+
+    def __init__(self, tansip, region, cells, science):
+        self.lies = tansip, region, cells, science
+
+
+@functools.lru_cache(maxsize=4)
+def _footprint(ground):
+    return footprints.footprint(*ground.lies)
+
+
+@functools.lru_cache(maxsize=4096)
+def _plan(path, _state, roi, target, size, catalogue, cells):
+    ccd = ffi_geometry.parse_name(path)
+    header = fitsfile.read_ffi_header(path)
+    shape = header["NAXIS2"], header["NAXIS1"]
+    try:
+        ffi_geometry.check_detector(ccd, header)
+        tansip = ffi_geometry.from_header(header)
+        science = ffi_geometry.science_region(header, shape)
+        mjd = sector.start(header)
+    except fits.VerifyError as error:
+        raise ValueError(f"{path}: the header is damaged ({error}); fetch the file again") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    region = ffi_geometry.Region(0, 0, shape[1], shape[0])
+    if roi:
+        region = ffi_geometry.parse_region(roi)
+        ffi_geometry.check_region(region, shape, science)
+    if target:
+        region = ffi_geometry.region_around(tansip, *position(target), size, science)
+    lay = functools.partial(_footprint, _Ground(tansip, region, cells, science))
+    skycells = lay().skycells
+    if not skycells:
+        ra, dec = ffi_geometry.pixel_to_sky(tansip, (region.x0 + region.x1) / 2, (region.y0 + region.y1) / 2)
+        raise NoCoverage(
+            f"{path}: no PS1 coverage at declination {float(dec):.1f} (RA {float(ra):.1f}); the survey ends near "
+            "declination -30, and collateral pixels see no sky"
+        )
+    label = roi_label(",".join(map(str, region))) if roi or target else ""
+    made_of = _catalogue_name(catalogue)
+    return Plan(path, ccd, mjd, shape, science, tansip, region, label, skycells, lay, cells, made_of)
+
+
+def reference_of(plan_, reference_ffi, catalogue=""):
+    """Return the plan of the FFI whose blurred skycells are shared, `plan_` itself where none is named.
+
+    Raises
+    ------
+    ValueError
+        If the reference is of another CCD or sector, or looks elsewhere.
+    """
+    if not reference_ffi:
+        return plan_
+    reference = plan(reference_ffi, ",".join(map(str, plan_.region)), catalogue=catalogue)
+    same = ("sector", "camera", "ccd")
+    if any(getattr(reference.ccd, name) != getattr(plan_.ccd, name) for name in same):
+        raise ValueError(f"--reference-ffi {reference_ffi} is not of the CCD and sector of {plan_.path}")
+    apart = _apart(plan_, reference)
+    if not apart < LARGEST_DRIFT:
+        raise ValueError(
+            f"--reference-ffi {reference_ffi} looks {apart:.1f} px elsewhere than {plan_.path}, and more than "
+            f"{LARGEST_DRIFT:g} px is no drift: one of the two has a wrong WCS"
+        )
+    return reference
+
+
+def may_share(plan_, other, catalogue=""):
+    """Tell whether an FFI can be the `reference_of` a plan."""
+    try:
+        reference_of(plan_, other, catalogue)
+    except ValueError:
+        return False
+    return True
+
+
+def _apart(one, other):
+    """Return how far the corners of a region lie from where another FFI's WCS has them [TESS px]."""
+    x, y = np.meshgrid((one.region.x0, one.region.x1), (one.region.y0, one.region.y1))
+    there = ffi_geometry.sky_to_pixel(other.tansip, *ffi_geometry.pixel_to_sky(one.tansip, x, y))
+    return float(np.max(np.hypot(there[0] - x, there[1] - y)))
+
+
+def roi_label(roi):
+    """Return the label that a region ``x0,y0,x1,y1`` gives to the folders of its products, empty for an empty one."""
+    return f"roi_{'_'.join(map(str, ffi_geometry.parse_region(roi)))}" if roi else ""
+
+
+def roi_of(plan_):
+    """Return the region of a plan as ``x0,y0,x1,y1``, empty for the whole FFI."""
+    return ",".join(map(str, plan_.region)) if plan_.label else ""
+
+
+def position(target):
+    """Return RA and Dec [deg] of a target as users write it.
+
+    Raises
+    ------
+    ValueError
+        If the text does not hold two numbers.
+    """
+    try:
+        ra, dec = (float(part) for part in target.replace(",", " ").split())
+    except ValueError as error:
+        raise ValueError(f"--target {target!r}: give RA and Dec in degrees, e.g. --target '210.8 54.3'") from error
+    return ra, dec
+
+
+def tessellation(catalogue=""):
+    """Return the skycells of the ring table, or those of a CSV file; cached for as long as that stays the same."""
+    if not catalogue:
+        return rings.rings_v3()
+    if not os.path.exists(catalogue):
+        raise ValueError(f"--skycell-catalog {catalogue}: there is no such file")
+    return _tessellation(catalogue, _state_of(catalogue))
+
+
+def _state_of(path):
+    """Return what is another once a file was written anew."""
+    status = os.stat(path)
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+@functools.lru_cache(maxsize=4)
+def _tessellation(catalogue, _state):
+    try:
+        return rings.catalogue(pd.read_csv(catalogue, dtype={"NAME": str}))
+    except ValueError as error:
+        # pandas' own complaints, of which many are ValueErrors, name no file.
+        raise ValueError(f"--skycell-catalog {catalogue}: {error}") from error
+
+
+def _catalogue_name(catalogue):
+    return _digest(Path(catalogue).read_text(encoding="utf-8")) if catalogue else "rings.v3"
+
+
+def write_map(plan, name, path):
+    """Write one of the products of MapFFI.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the FFI.
+    name : str
+        ``list`` (the table of skycells), ``pixels`` (the master map), or a skycell's name (its map).
+    path : str
+        Where to.
+    """
+    if name == "list":
+        footprints.skycell_rows(plan.footprint).to_csv(path, index=False)
+    elif name == "pixels":
+        cards = ffi_geometry.keywords(ffi_geometry.cropped(plan.tansip, plan.region.x0, plan.region.y0))
+        fitsfile.write_master_map(path, plan.footprint.owner, cards, footprints.skycell_rows(plan.footprint))
+    else:
+        skycell = plan.skycell(name)
+        index_map = mapping.pixel_index_map(plan.tansip, skycell, plan.shape, plan.science)
+        fitsfile.write_pixel_map(path, index_map, rings.wcs_keywords(skycell), ffi_geometry.keywords(plan.tansip))

@@ -1,0 +1,230 @@
+"""The stack files of a skycell: fetched, checked and stored as one raw group, and when to ask the archive again.
+
+None of it knows an FFI: all FFIs share what is fetched.
+"""
+
+import contextlib
+import datetime
+import functools
+import logging
+import os
+from typing import NamedTuple
+
+from . import paths
+from .geometry import rings
+from .io import archive, fitsfile, store
+from .pixels import bands
+
+logger = logging.getLogger("luigi-interface")
+
+KINDS = ("image", "mask", "wt")
+
+# What is kept of a file's origin.
+ORIGIN = ("url", "size", "sha256", "etag", "last_modified", "fetched")
+
+# Layout and meaning of the raw groups; another number is another product.
+RAW_FORMAT = 1
+
+# Waits between two tries of a file [s], and the least speed [bytes/s] that is not taken for a dead line.
+FIRST_WAIT, LONGEST_WAIT, SLOWEST = 2.0, 300.0, 1000.0
+
+# For the estimate of disk space: a combined and blurred skycell [bytes].
+COMBINED_BYTES = 12_000_000
+
+# Temporaries of other hosts, whose processes cannot be asked, go when they are so old [days].
+DAYS_OLD = 1.0
+
+
+class Source(NamedTuple):
+    """Where files come from, and what is wanted of them."""
+
+    bases: tuple
+    data_root: str
+    bands: tuple
+    politeness: archive.Politeness
+    require_all_bands: bool
+
+
+def source(settings):
+    """Return the `Source` that the settings describe."""
+    politeness = archive.Politeness(
+        tries=settings.download_tries,
+        connect_timeout=settings.connect_timeout,
+        read_timeout=settings.read_timeout,
+        first_wait=FIRST_WAIT,
+        longest_wait=LONGEST_WAIT,
+        slowest=SLOWEST,
+    )
+    bands_wanted = tuple(band for band, _ in settings.weights)
+    return Source(settings.archive, settings.data_root, bands_wanted, politeness, settings.require_all_bands)
+
+
+def demand_space(settings, recipe, names, at_once):
+    """Compare what the skycells that are not there yet will need with what the disk has, before the first is fetched.
+
+    Parameters
+    ----------
+    settings : config.syndiff
+    recipe : Recipe
+    names : list of str
+        The skycells of a run.
+    at_once : int
+        How many of them may be on their way from the archive at once.
+
+    Raises
+    ------
+    ValueError
+        If the disk is too small.
+    """
+    root = settings.data_root
+    missing = [name for name in names if not os.path.exists(paths.combined(root, recipe.label, name))]
+    unfetched = [name for name in missing if not os.path.exists(paths.raw(root, name))]
+    if missing:
+        bands_wanted = [band for band, _ in settings.weights]
+        needed = archive.needed_bytes(len(unfetched), bands_wanted, KINDS, at_once, settings.keep_raw)
+        archive.demand_space(root, needed + len(missing) * COMBINED_BYTES)
+
+
+def download(skycell, source, draft, progress):
+    """Fetch, check and store every file of a skycell.
+
+    Parameters
+    ----------
+    skycell : rings.Skycell
+        Which, and what its headers must say.
+    source : Source
+        Where from.
+    draft : targets.Draft
+        Where to; its notes get the origin of each file, the date on which absent ones were asked for, and of those
+        whose numbers give no flux the date, the URL and the reason.
+    progress : Progress
+        One step a file.
+
+    Raises
+    ------
+    archive.ArchiveUnavailable
+        If a file cannot be had just now.
+    ValueError
+        If a file is absent or gives no flux and `source.require_all_bands` is set, or the disk is too full.
+    """
+    folder = paths.incoming(source.data_root)
+    archive.sweep(folder, DAYS_OLD)
+    archive.demand_space(folder, archive.needed_bytes(1, source.bands, KINDS, 1, keep_raw=True))
+    files = archive.stack_files(skycell.name, source.bands, KINDS)
+    expected = rings.wcs_keywords(skycell) | {"NAXIS1": skycell.nx, "NAXIS2": skycell.ny}
+    read = functools.partial(_store_checked, expected, draft.path)
+    notes = {"files": {}, "absent": {}, "unusable": {}}
+    described = {"skycell": skycell.name, "keywords": {}, "absent": []}
+    with contextlib.closing(archive.fetch_all(files, source.bases, folder, source.politeness, read)) as fetched:
+        for key, file in fetched:
+            progress.step(f"{key} {_came(key, file, notes, described)}")
+    store.write_group(draft.path, list(described["keywords"]), described)
+    lacking = [*notes["absent"], *(f"{key} that gives flux" for key in notes["unusable"])]
+    if lacking and source.require_all_bands:
+        raise ValueError(
+            f"{skycell.name}: the archive has no {', '.join(lacking)}, and require_all_bands is set in luigi.cfg; "
+            "unset it to go on without"
+        )
+    draft.notes.update(notes)
+
+
+def _came(key, file, notes, described):
+    """Note what came of a file, and say it."""
+    if file is None:
+        described["absent"].append(key)
+        notes["absent"][key] = _today()
+        return "absent"
+    if isinstance(file, archive.Unusable):
+        notes["unusable"][key] = {"asked": _today(), "url": file.url, "reason": file.reason}
+        logger.warning(
+            "%s: %s came whole but gives no flux (%s); it is put into quarantine, and its band counts as missing "
+            "in this skycell until the archive is asked again (recheck_absent_days)",
+            *(described["skycell"], file.url, file.reason),
+        )
+        return "unusable"
+    described["keywords"][key] = file.content
+    notes["files"][key] = {name: getattr(file, name) for name in ORIGIN}
+    return "stored"
+
+
+def _store_checked(expected, group, key, path):
+    """Store the pixels of a fetched file, and return its cards; ValueError if it is damaged or another file."""
+    kind = key.partition("_")[2]
+    stack = fitsfile.read_mask(path) if kind == "mask" else fitsfile.read_stack(path)
+    numbers = {name: value for name, value in expected.items() if not isinstance(value, str)}
+    archive.check_keywords(stack.keywords, numbers, kind, stack.stored.dtype)
+    store.write_array(group, key, stack.stored)
+    return stack.keywords
+
+
+def _today():
+    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+
+
+@functools.cache
+def _day_of_this_run():
+    # A run over midnight must not plan a skycell as finished, and find it due when its turn comes.
+    return datetime.date.fromisoformat(_today())
+
+
+def _asked(manifest):
+    notes = manifest["notes"]
+    return {key.partition("_")[0] for key in (*notes["files"], *notes["absent"], *notes.get("unusable", {}))}
+
+
+def unasked(manifest, bands_wanted):
+    """Return the bands of a skycell that the archive was not asked for, as when it was fetched for other weights."""
+    asked = _asked(manifest)
+    return [band for band in bands_wanted if band not in asked]
+
+
+def with_bands_of(manifest, source):
+    """Return the source of the wanted bands and of those that a skycell was fetched with: all are stored as one."""
+    return source._replace(bands=tuple(sorted({*source.bands, *_asked(manifest)}, key=list(bands.BAND_BITS).index)))
+
+
+def recheck_is_due(manifest, days):
+    """Tell whether files that were absent or unusable have not been asked for again for so many days."""
+    notes = manifest["notes"]
+    asked = [*notes["absent"].values(), *(one["asked"] for one in notes.get("unusable", {}).values())]
+    return any((_day_of_this_run() - datetime.date.fromisoformat(day)).days >= days for day in asked)
+
+
+def asked_once(source):
+    """Return the source with one try a file and mirror: what is asked for again does well without."""
+    return source._replace(politeness=source.politeness._replace(tries=1))
+
+
+def demand_no_less(skycell, had, notes):
+    """Compare what an archive has of a skycell with what it had.
+
+    Parameters
+    ----------
+    skycell : str
+    had : dict or None
+        The manifest of before, None where there is none.
+    notes : dict
+        What `download` noted now.
+
+    Raises
+    ------
+    archive.ArchiveUnavailable
+        If a file is not there any more; another archive, or a folder with a part of one, must not empty a skycell.
+    """
+    lost = sorted(set(had["notes"]["files"]) - set(notes["files"])) if had else []
+    if lost:
+        raise archive.ArchiveUnavailable(f"{skycell}: the archive has not {', '.join(lost)}, which it had")
+
+
+def origin_of(raw):
+    """Return what a combined skycell's manifest remembers of its raw files, which may be deleted."""
+    keywords = store.read_attributes(raw.path)["keywords"]
+    kept = ("EXPTIME", "FPA.ZP", "MJD-OBS")
+    notes = raw.manifest()["notes"]
+    return {
+        "files": notes["files"],
+        "absent": notes["absent"],
+        "unusable": notes.get("unusable", {}),
+        "seconds": dict(notes.get("seconds", {})),
+        "keywords": {key: {name: one[name] for name in kept if name in one} for key, one in keywords.items()},
+    }

@@ -1,0 +1,164 @@
+import math
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up_chain import write_ffi
+from test_ffi import tess_wcs
+
+from syndiff_tasks import plans
+from syndiff_tasks.demo import frame
+from syndiff_tasks.geometry import ffi, rings
+
+SURVEY = rings.rings_v3()
+# Two skycells of one projection and two of another meet in it.
+ROI = "1711,755,1717,761"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("plans")
+
+
+@pytest.fixture(scope="module")
+def path(folder):
+    return write_ffi(folder)
+
+
+@pytest.fixture(scope="module")
+def plan(path):
+    return plans.plan(path, ROI)
+
+
+def test_a_plan_tells_detector_region_owners_and_skycells(plan):
+    assert (plan.ccd.sector, plan.ccd.camera, plan.ccd.ccd) == (20, 3, 3)
+    assert plan.shape == (2078, 2136)
+    assert plan.region == (1711, 755, 1717, 761)
+    y, x = np.indices((6, 6))
+    owners = SURVEY.owner(*ffi.pixel_to_sky(frame.TANSIP, x + 1711, y + 755))
+    names = np.array([skycell.name for skycell in plan.footprint.skycells])
+    assert names[plan.footprint.owner].ravel().tolist() == [SURVEY.name_of(number) for number in owners.ravel()]
+    assert [plan.skycell(name) for name in names] == list(plan.footprint.skycells)
+
+
+def test_a_plan_is_made_once_until_the_file_changes(tmp_path):
+    path = write_ffi(tmp_path)
+    first = plans.plan(path, ROI)
+    assert plans.plan(path, ROI) is first
+    os.remove(path)
+    write_ffi(tmp_path, ffi.shifted(frame.TANSIP, 0.5, 0.0))
+    os.utime(path, ns=(1, 1))
+    assert plans.plan(path, ROI).tansip.crpix1 == frame.TANSIP.crpix1 + 0.5
+
+
+def test_a_catalogue_that_is_written_anew_is_read_anew_and_another_plan_made(plan, tmp_path):
+    path, skycells = tmp_path / "some.csv", list(plan.footprint.skycells)
+    made, tessellations = [], []
+    for rows in (skycells, skycells[:1], None):
+        if rows:
+            pd.DataFrame(rows, columns=rings.COLUMNS).to_csv(path, index=False)
+        made.append(plans.plan(plan.path, ROI, catalogue=str(path)))
+        tessellations.append(plans.tessellation(str(path)))
+    assert [len(one.footprint.skycells) for one in made] == [len(skycells), 1, 1]
+    assert made[0].settings()["skycells"] != made[1].settings()["skycells"]
+    assert made[1] is made[2] and tessellations[1] is tessellations[2] is made[2].tessellation
+
+
+def test_a_target_gives_the_region_about_it_under_the_label_of_that_region(path, plan):
+    ra, dec = (float(value) for value in ffi.pixel_to_sky(frame.TANSIP, 1716.0, 760.0))
+    about = plans.plan(path, target=f"{ra} {dec}", size=4)
+    assert about.region.shape == (4, 4)
+    assert about.region.x0 <= 1716 <= about.region.x1 and about.region.y0 <= 760 <= about.region.y1
+    same = plans.plan(path, ",".join(map(str, about.region)))
+    assert about.label == same.label != ""
+    assert plans.plan(path, target=f"{ra}, {dec}", size=4).region == about.region
+    assert plans.plan(path, "1711,755,1717,762").label != plan.label
+
+
+def test_the_whole_ffi_has_no_label(path):
+    whole = plans.plan(path)
+    assert (whole.label, whole.region) == ("", (0, 0, 2136, 2078))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"roi": ROI, "target": "1 2"}, "give one of them"),
+        ({"target": "12h 13d"}, "give RA and Dec in degrees"),
+        ({"target": "12.5"}, "give RA and Dec in degrees"),
+        ({"roi": "0,0,44,20"}, "collateral|science"),
+        ({"catalogue": "/no/such.csv"}, "/no/such.csv: there is no such file"),
+    ],
+)
+def test_what_makes_no_plan_is_refused_by_name(path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        plans.plan(path, **arguments)
+
+
+def test_an_ffi_that_is_not_there_is_refused_by_name():
+    with pytest.raises(ValueError, match="--ffi /nowhere/tess.fits: there is no such file"):
+        plans.plan("/nowhere/tess.fits")
+
+
+def test_an_ffi_south_of_ps1_is_refused_with_its_declination(tmp_path):
+    with pytest.raises(ValueError, match=r"no PS1 coverage at declination -6\d"):
+        plans.plan(write_ffi(tmp_path, tess_wcs(80.0, -65.0)), "900,900,910,910")
+
+
+def test_settings_of_a_plan_differ_by_pointing_region_and_catalogue(plan, tmp_path):
+    pointed = plans.plan(write_ffi(tmp_path, ffi.shifted(frame.TANSIP, 1e-6, 0.0)), ROI)
+    elsewhere = plans.plan(plan.path, "1711,755,1717,762")
+    pd.DataFrame(plan.footprint.skycells, columns=rings.COLUMNS).to_csv(tmp_path / "some.csv", index=False)
+    chosen = plans.plan(plan.path, ROI, catalogue=str(tmp_path / "some.csv"))
+    for other, names in ((pointed, {"wcs"}), (elsewhere, {"region"}), (chosen, {"skycells"})):
+        here, there = plan.settings(), other.settings()
+        assert {name for name in here if here[name] != there[name]} == names
+
+
+def test_a_catalogue_that_lacks_a_column_is_refused_by_file_and_column(plan, tmp_path):
+    table = pd.DataFrame(plan.footprint.skycells, columns=rings.COLUMNS)
+    table.drop(columns="CRPIX2").to_csv(tmp_path / "some.csv", index=False)
+    with pytest.raises(ValueError, match="some.csv: .*no column CRPIX2"):
+        plans.plan(plan.path, ROI, catalogue=str(tmp_path / "some.csv"))
+
+
+# --- reference --------------------------------------------------------------------------------------------------------
+
+
+def ffi_beside(folder, name, tansip, stem="tess2020020135923-s0020-3-3-0165-s_ffic.fits"):
+    (folder / name).mkdir()
+    return write_ffi(folder / name, tansip, stem)
+
+
+def test_without_a_reference_an_ffi_is_its_own(plan):
+    assert plans.reference_of(plan, "") is plan
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_reference_that_drifted_is_planned_for_the_same_region(plan, tmp_path, whole):
+    mine = plans.plan(plan.path) if whole else plan
+    other = ffi_beside(tmp_path, "drifted", ffi.shifted(frame.TANSIP, 0.3, -0.1))
+    reference = plans.reference_of(mine, other)
+    assert reference.path == other
+    assert reference.region == mine.region
+    assert reference.tansip.crpix1 == frame.TANSIP.crpix1 + 0.3
+
+
+def test_a_reference_that_looks_elsewhere_is_refused_with_the_distance(plan, tmp_path):
+    other = ffi_beside(tmp_path, "astray", ffi.shifted(frame.TANSIP, 3.0, -4.5))
+    with pytest.raises(ValueError, match=r"looks 5\.4 px elsewhere"):
+        plans.reference_of(plan, other)
+
+
+def test_a_reference_that_is_turned_is_refused_though_its_centre_is_right(plan, tmp_path):
+    c, s = math.cos(math.radians(1)), math.sin(math.radians(1))
+    turned = frame.TANSIP._replace(cd=frame.TANSIP.cd @ np.array([[c, -s], [s, c]]))
+    with pytest.raises(ValueError, match="px elsewhere"):
+        plans.reference_of(plan, ffi_beside(tmp_path, "turned", turned))
+
+
+def test_a_reference_of_another_sector_is_refused(plan, tmp_path):
+    other = ffi_beside(tmp_path, "later", frame.TANSIP, "tess2020050135923-s0021-3-3-0167-s_ffic.fits")
+    with pytest.raises(ValueError, match="not of the CCD and sector"):
+        plans.reference_of(plan, other)
