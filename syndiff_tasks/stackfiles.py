@@ -8,6 +8,7 @@ import datetime
 import functools
 import logging
 import os
+import shutil
 from typing import NamedTuple
 
 from . import paths
@@ -43,6 +44,16 @@ class Source(NamedTuple):
     bands: tuple
     politeness: archive.Politeness
     require_all_bands: bool
+
+
+class Had(NamedTuple):
+    """A raw group of the skycell that is there already: its folder, and the origin of each of its files."""
+
+    path: str
+    files: dict
+
+
+NOTHING = Had("", {})
 
 
 def source(settings):
@@ -85,8 +96,8 @@ def demand_space(settings, recipe, names, at_once):
         archive.demand_space(root, needed + len(missing) * COMBINED_BYTES)
 
 
-def download(skycell, source, draft, progress):
-    """Fetch, check and store every file of a skycell.
+def download(skycell, source, draft, progress, had=NOTHING):
+    """Fetch, check and store every file of a skycell that is not there already.
 
     Parameters
     ----------
@@ -99,6 +110,8 @@ def download(skycell, source, draft, progress):
         whose numbers give no flux the date, the URL and the reason.
     progress : Progress
         One step a file.
+    had : Had, optional
+        What is taken over, whatever the archive has of it now.
 
     Raises
     ------
@@ -113,12 +126,15 @@ def download(skycell, source, draft, progress):
     files = archive.stack_files(skycell.name, source.bands, KINDS)
     expected = rings.wcs_keywords(skycell) | {"NAXIS1": skycell.nx, "NAXIS2": skycell.ny}
     read = functools.partial(_store_checked, expected, draft.path)
-    notes = {"files": {}, "absent": {}, "unusable": {}}
-    described = {"skycell": skycell.name, "keywords": {}, "absent": []}
-    with contextlib.closing(archive.fetch_all(files, source.bases, folder, source.politeness, read)) as fetched:
+    notes = {"files": dict(had.files), "absent": {}, "unusable": {}}
+    described = {"skycell": skycell.name, "keywords": _taken_over(had, draft.path), "absent": []}
+    for key in had.files:
+        progress.step(f"{key} is there")
+    asked = {key: path for key, path in files.items() if key not in had.files}
+    with contextlib.closing(archive.fetch_all(asked, source.bases, folder, source.politeness, read)) as fetched:
         for key, file in fetched:
             progress.step(f"{key} {_came(key, file, notes, described)}")
-    store.write_group(draft.path, list(described["keywords"]), described)
+    store.write_group(draft.path, [key for key in files if key in notes["files"]], described)
     lacking = [*notes["absent"], *(f"{key} that gives flux" for key in notes["unusable"])]
     if lacking and source.require_all_bands:
         raise ValueError(
@@ -126,6 +142,13 @@ def download(skycell, source, draft, progress):
             "unset it to go on without"
         )
     draft.notes.update(notes)
+
+
+def _taken_over(had, group):
+    """Copy what is there already into a group, and return the cards of its files."""
+    for key in had.files:
+        shutil.copytree(os.path.join(had.path, key), os.path.join(group, key))
+    return store.read_attributes(had.path)["keywords"] if had.files else {}
 
 
 def _came(key, file, notes, described):
@@ -193,27 +216,6 @@ def recheck_is_due(manifest, days):
 def asked_once(source):
     """Return the source with one try a file and mirror: what is asked for again does well without."""
     return source._replace(politeness=source.politeness._replace(tries=1))
-
-
-def demand_no_less(skycell, had, notes):
-    """Compare what an archive has of a skycell with what it had.
-
-    Parameters
-    ----------
-    skycell : str
-    had : dict or None
-        The manifest of before, None where there is none.
-    notes : dict
-        What `download` noted now.
-
-    Raises
-    ------
-    archive.ArchiveUnavailable
-        If a file is not there any more; another archive, or a folder with a part of one, must not empty a skycell.
-    """
-    lost = sorted(set(had["notes"]["files"]) - set(notes["files"])) if had else []
-    if lost:
-        raise archive.ArchiveUnavailable(f"{skycell}: the archive has not {', '.join(lost)}, which it had")
 
 
 def origin_of(raw):

@@ -32,7 +32,7 @@ from .config import (
 )
 from .io.archive import ArchiveUnavailable
 from .report import drift as drift_plot
-from .targets import SettingsDiffer, WholeTarget, manifest_path, read_manifest, remember_failure, tried_now
+from .targets import SettingsDiffer, WholeTarget, manifest_path, read_manifest, remember_failure, tried_now, verify
 
 logger = logging.getLogger("luigi-interface")
 
@@ -160,19 +160,19 @@ class DownloadSkycell(_Reporting):
         return _raw(syndiff().data_root, self.skycell, _again(False, self.overwrite))
 
     def run(self):
-        """Fetch, check and store every file of the skycell; what an archive that is asked again has less of, stays."""
+        """Fetch, check and store every file of the skycell that is not there already."""
         source, target = stackfiles.source(syndiff()), self.output()
         skycell = plans.tessellation(self.skycell_catalog).skycell(self.skycell)
-        had = None if self.overwrite else target.manifest()
+        had = None if self.overwrite or verify(target.path, deep=True) else target.manifest()
         further = had and stackfiles.unasked(had, source.bands)
+        there = stackfiles.NOTHING
         if had:
             source = stackfiles.with_bands_of(had, source if further else stackfiles.asked_once(source))
+            there = stackfiles.Had(target.path, had["notes"]["files"])
+        progress = self.progress(len(source.bands) * len(stackfiles.KINDS), "file")
         try:
             with target.writing() as draft:
-                stackfiles.download(
-                    skycell, source, draft, self.progress(len(source.bands) * len(stackfiles.KINDS), "file")
-                )
-                stackfiles.demand_no_less(self.skycell, had, draft.notes)
+                stackfiles.download(skycell, source, draft, progress, there)
                 draft.took("download")
         except ArchiveUnavailable as error:
             if further or not had:
