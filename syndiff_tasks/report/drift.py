@@ -36,15 +36,12 @@ def draw(table, usable, title):
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, 1, sharex=True)
     good, bad = table[usable], table[~np.asarray(usable)]
-    mjd = good["mjd"].to_numpy(float)
-    gaps = np.flatnonzero(np.diff(mjd) > LONGEST_GAP) + 1
-    times = np.insert(mjd, gaps, np.nan)
+    lines = _broken_off(good)
     for panel, axis in zip(panels, ("dx", "dy"), strict=True):
         for corner, name, colour in CORNERS:
-            offsets = np.insert(good[f"{axis}{corner}"].to_numpy(float), gaps, np.nan)
-            panel.plot(times, offsets, ".-", color=colour, linewidth=0.7, markersize=1.5, label=f"{name} corner")
-        offsets = np.insert(good[axis].to_numpy(float), gaps, np.nan)
-        panel.plot(times, offsets, "k.-", linewidth=0.8, markersize=3, label="centre")
+            how = {"color": colour, "linewidth": 0.7, "markersize": 1.5, "label": f"{name} corner"}
+            panel.plot(lines["mjd"], lines[f"{axis}{corner}"], ".-", **how)
+        panel.plot(lines["mjd"], lines[axis], "k.-", linewidth=0.8, markersize=3, label="centre")
         at_the_foot = {"transform": panel.get_xaxis_transform(), "markersize": 9}
         panel.plot(bad["mjd"], np.full(len(bad), 0.02), "|", color="tab:red", label="bad WCS", **at_the_foot)
         panel.axhline(0, color="0.5", linewidth=0.6, zorder=0)
@@ -55,3 +52,10 @@ def draw(table, usable, title):
     panels[0].set_title(f"{title}: {len(good)} FFIs and {len(bad)} with a bad WCS", fontsize=10)
     panels[1].set_xlabel("MJD (UTC) at the start of the FFI")
     return figure
+
+
+def _broken_off(good):
+    """Return the rows with one of NaN in each long gap, where no line is drawn."""
+    gaps = np.flatnonzero(np.diff(good["mjd"].to_numpy(float)) > LONGEST_GAP) + 1
+    # A row that there is not becomes one of NaN.
+    return good.reset_index(drop=True).reindex(np.insert(np.arange(len(good)), gaps, -1))
