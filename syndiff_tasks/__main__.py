@@ -6,6 +6,7 @@ from pathlib import Path
 
 from . import ledger, status
 from .config import syndiff
+from .process import while_it_is_read
 from .targets import read_manifest
 
 
@@ -36,8 +37,9 @@ def main(arguments=None):
     state.add_argument("--sector", type=int, help="only this sector")
     state.add_argument("--recipe", help="count combined skycells of this recipe (default: the one worked on last)")
     state.set_defaults(run=_status)
-    asked = parser.parse_args(arguments)
-    return asked.run(asked)
+    with while_it_is_read():
+        asked = parser.parse_args(arguments)
+        return asked.run(asked)
 
 
 def _explain(asked):

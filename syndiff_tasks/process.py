@@ -1,6 +1,7 @@
 """A task's process dies with its worker, and what it died of is said last of all."""
 
 import atexit
+import contextlib
 import ctypes
 import logging
 import os
@@ -12,8 +13,9 @@ from .status import alike, shortened
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
-# As a shell tells of a process that SIGINT ended.
+# As a shell tells of a process that SIGINT or SIGPIPE ended.
 ENDED_BY_CTRL_C = 128 + signal.SIGINT
+ENDED_BY_CLOSED_PIPE = 128 + signal.SIGPIPE
 
 # Of those that failed of what the first one said, so many are named.
 NAMED = 3
@@ -126,6 +128,31 @@ def _end(kind, error, traceback):
         sys.__excepthook__(kind, error, traceback)
     else:
         sys.stderr.write(f"{tell(error)}\n")
+
+
+@contextlib.contextmanager
+def while_it_is_read():
+    """End the program quietly where nobody reads its standard output any more, as behind ``| head -1``.
+
+    Raises
+    ------
+    SystemExit
+        With the code of a process that SIGPIPE ended.
+
+    Notes
+    -----
+    After the "Note on SIGPIPE" in the documentation of Python's `signal`: the signal itself stays ignored, for it
+    would end a program at every lost connection.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still in the buffer is tried again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ENDED_BY_CLOSED_PIPE)
 
 
 def told_once(lines):

@@ -1,4 +1,14 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
 from syndiff_tasks import process
+
+RUN_SECTOR = Path(__file__).parents[1] / "scripts" / "run_sector"
 
 
 def away(cell):
@@ -16,3 +26,16 @@ def test_what_a_thousand_tasks_failed_of_is_told_once_with_their_number_and_some
 def test_of_few_tasks_that_failed_of_the_same_each_is_named():
     (once,) = process.told_once([away(3), away(7)])
     assert once == f"{away(3)} (and 1 other task failed of the same: skycell.2611.007.stk.r.fits)"
+
+
+@pytest.mark.parametrize(
+    "words", [("-u", "-m", "syndiff_tasks", "status"), ("-m", "syndiff_tasks", "--help"), (RUN_SECTOR, "--help")]
+)
+def test_a_command_whose_words_nobody_reads_any_more_ends_quietly_as_one_that_sigpipe_ended(tmp_path, words):
+    read, write = os.pipe()
+    os.close(read)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    how = {"stdout": write, "stderr": subprocess.PIPE, "cwd": tmp_path, "env": buffered}
+    ended = subprocess.run([sys.executable, *words], check=False, **how)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
