@@ -1074,6 +1074,13 @@ def test_a_command_that_is_none_ends_with_its_code_and_the_reason(luigi, code, w
     assert code != 1 or ended.said.startswith(told) and ended.said.count("\n") == 1
 
 
+def test_of_a_misspelt_module_luigi_itself_tells_and_the_readme_what_to_do(luigi):
+    ended = luigi.run("Downsample", "--module", "syndiff_task")
+    told = "ModuleNotFoundError: No module named "
+    assert ended.said.splitlines()[-1] == f"{told}'syndiff_task'"
+    assert told in told_codes()[ended.code]
+
+
 def test_an_archive_that_is_away_is_told_once_and_kept_beside_every_skycell(tiny_sky, luigi, tmp_path):
     away = f"http://127.0.0.1:{free_port()}"
     arguments = tiny_sky.arguments(tmp_path, "--syndiff-download-tries", "1", archive=away)
