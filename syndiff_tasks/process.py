@@ -3,11 +3,13 @@
 import atexit
 import contextlib
 import ctypes
+import json
 import logging
 import os
 import signal
 import sys
 import tempfile
+from typing import NamedTuple
 
 from .status import alike, shortened
 
@@ -47,8 +49,44 @@ class DiesWithWorker:
             raise SystemExit(ENDED_BY_CTRL_C) from None
 
 
+class Failure(NamedTuple):
+    """What a task failed of.
+
+    Attributes
+    ----------
+    task : str
+        Its name; ``luigi`` where something failed before there was a task.
+    kind : str
+        Name of the error's class; empty where the task's process was ended.
+    sentence : str
+    """
+
+    task: str
+    kind: str
+    sentence: str
+
+    def __str__(self):
+        return f"{self.task}: {self.sentence}"
+
+
+# Environment variable: path of the file of last words, where the program that started this one wants to read them too.
+WORDS = "SYNDIFF_LAST_WORDS"
+
+# What stands for a task where there is none yet.
+_LUIGI = "luigi"
+
+# Folder of files that are in memory, on Linux.
+_IN_MEMORY = "/dev/shm"
+
+
+def file_of_words():
+    """Return a new file for last words, open and without a name: in memory, for they tell of full disks as well."""
+    folder = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None
+    return tempfile.TemporaryFile("a+", encoding="utf-8", dir=folder)
+
+
 # Opened before the tasks are forked: what they write into it, the process that was started by hand can read.
-_WORDS = tempfile.TemporaryFile("a+", encoding="utf-8")
+_WORDS = open(os.environ[WORDS], "a+", encoding="utf-8") if WORDS in os.environ else file_of_words()
 _STARTED_BY_HAND = os.getpid()
 
 
@@ -62,8 +100,31 @@ def last_words(task, error):
     error : Exception or str
         What it failed of.
     """
-    _WORDS.write(f"{task}: {sentence(error)}\n")
+    kind = "" if isinstance(error, str) else type(error).__name__
+    _WORDS.write(json.dumps(Failure(task, kind, sentence(error))) + "\n")
     _WORDS.flush()
+
+
+def failures(words):
+    """Read last words.
+
+    Parameters
+    ----------
+    words : file
+        Of `file_of_words`.
+
+    Returns
+    -------
+    failures : list of Failure
+        One a sentence: of what several met with, the first one is named, the others need its product; a task rather
+        than Luigi.
+    """
+    words.seek(0)
+    said = [Failure(*json.loads(line)) for line in words]
+    first = {}
+    for failure in sorted(said, key=lambda failure: failure.task == _LUIGI):
+        first.setdefault(failure.sentence, failure)
+    return list(first.values())
 
 
 class Remembering:
@@ -92,7 +153,7 @@ class _Listener(logging.Handler):
 
     def emit(self, record):
         if record.exc_info:
-            last_words("luigi", record.exc_info[1])
+            last_words(_LUIGI, record.exc_info[1])
 
 
 logging.getLogger("luigi-interface").addHandler(_Listener(logging.ERROR))
@@ -187,11 +248,7 @@ def _changed(first, other):
 def _say_last_words():
     if os.getpid() != _STARTED_BY_HAND:
         return
-    words = {}
     with _WORDS:
-        _WORDS.seek(0)
-        # Of what several met with, the first one is named, the others need its product; a task rather than Luigi.
-        for line in sorted(_WORDS.read().splitlines(), key=lambda line: line.startswith("luigi: ")):
-            words.setdefault(line.partition(": ")[2], line)
-    if words:
-        sys.stderr.write("\n".join(["\nWhat went wrong:", *shortened(told_once(list(words.values()))), ""]))
+        said = [str(failure) for failure in failures(_WORDS)]
+    if said:
+        sys.stderr.write("\n".join(["\nWhat went wrong:", *shortened(told_once(said)), ""]))

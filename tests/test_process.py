@@ -39,3 +39,15 @@ def test_a_command_whose_words_nobody_reads_any_more_ends_quietly_as_one_that_si
     ended = subprocess.run([sys.executable, *words], check=False, **how)
     os.close(write)
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_last_words_tell_once_what_several_met_with_of_the_first_task_that_did_with_the_kind_of_error(monkeypatch):
+    with process.file_of_words() as words:
+        monkeypatch.setattr(process, "_WORDS", words)
+        error = ValueError("no\n  WCS")
+        for task in ("luigi", "MapFFI", "Convolve"):
+            process.last_words(task, error)
+        process.last_words("CombineBands", "died unexpectedly with exit code -9")
+        killed = process.Failure("CombineBands", "", "died unexpectedly with exit code -9")
+        assert process.failures(words) == [process.Failure("MapFFI", "ValueError", "no WCS"), killed]
+        assert str(killed) == "CombineBands: died unexpectedly with exit code -9"

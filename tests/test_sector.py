@@ -24,7 +24,7 @@ from astropy.wcs import WCS
 from luigi.cmdline_parser import CmdlineParser
 from numpy.testing import assert_allclose, assert_array_equal
 
-from syndiff_tasks import paths, sector, status, tasks
+from syndiff_tasks import paths, process, sector, status, tasks
 from syndiff_tasks.config import Auto, Detectors, Offsets
 from syndiff_tasks.demo import frame
 from syndiff_tasks.geometry import ffi as ffi_geometry
@@ -485,45 +485,33 @@ def test_run_sector_leaves_at_once_when_another_is_at_work_unless_that_one_hangs
         assert script.main(arguments(made, tmp_path)) == 4
 
 
-RAISED = "Traceback (most recent call last):\n  File\n    raise\n"
-UNAVAILABLE = f"""INFO: [pid 1] Worker begins
-{RAISED}urllib3.exceptions.NewConnectionError: refused
-
-The above exception was the direct cause of the following exception:
-
-{RAISED}syndiff_tasks.io.archive.ArchiveUnavailable: HTTP 503
-{RAISED}RuntimeError: Unfulfilled dependency at run time: DownloadSkycell_1
-
-What went wrong:
-DownloadSkycell: HTTP 503"""
+AWAY = process.Failure("DownloadSkycell", "ArchiveUnavailable", "HTTP 503")
+NEEDS_IT = process.Failure("CombineBands", "RuntimeError", "Unfulfilled dependency at run time: DownloadSkycell_1")
+KILLED = process.Failure("Convolve", "", "Task Convolve_1 died unexpectedly with exit code -9")
 
 
 @quietly
 def test_run_sector_prints_what_a_person_must_do_and_only_that(made, script, tmp_path, capsys, monkeypatch):
-    said = UNAVAILABLE.splitlines()
-    monkeypatch.setattr(script, "luigi", lambda command, log: (30, said))
+    failed = [AWAY, NEEDS_IT]
+    monkeypatch.setattr(script, "luigi", lambda command, log: (30, failed))
     assert script.main(arguments(made, tmp_path)) == 3
     assert capsys.readouterr().out == ""
-    said += f"{RAISED}syndiff_tasks.targets.SettingsDiffer: x was made with sigma 40".splitlines()
-    said += said[-4:]  # tried again
-    said += ["ERROR: Task Convolve_1 died unexpectedly with exit code -9"]
-    for skycell in range(12):
-        said += f"{RAISED}ValueError: skycell.{skycell}: no EXPTIME\nINFO: [pid 1] goes on".splitlines()
+    refused = AWAY._replace(sentence="r.fits fails its check; the last refused body is in /suspect")
+    differs = process.Failure("Convolve", "SettingsDiffer", "x was made with sigma 40")
+    failed += [differs, differs, KILLED, refused]
+    failed += [process.Failure("CombineBands", "ValueError", f"skycell.{cell}: no EXPTIME") for cell in range(12)]
     assert script.main(arguments(made, tmp_path)) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:3] == [
-        "ValueError: skycell.11: no EXPTIME (and 11 like it)",
-        "SettingsDiffer: x was made with sigma 40",
-        "Task Convolve_1 died unexpectedly with exit code -9",
-    ]
-    assert len(lines) == 4 and str(tmp_path / "logs") in lines[3]
+    others = "(and 11 other tasks failed of the same: skycell.1, skycell.2, skycell.3, …)"
+    assert lines[:4] == [f"CombineBands: skycell.0: no EXPTIME {others}", *map(str, (differs, KILLED, refused))]
+    assert len(lines) == 5 and str(tmp_path / "logs") in lines[4]
 
 
 @quietly
 def test_run_sector_does_not_ask_a_silent_luigid_for_each_ccd_again(made, script, tmp_path, capsys, monkeypatch):
     asked = []
-    said = f"{RAISED}luigi.rpc.RPCError: Errors (3 attempts) when connecting to remote scheduler".splitlines()
-    monkeypatch.setattr(script, "luigi", lambda command, log: asked.append(command) or (40, said))
+    silent = process.Failure("luigi", "RPCError", "Errors (3 attempts) when connecting to remote scheduler")
+    monkeypatch.setattr(script, "luigi", lambda command, log: asked.append(command) or (40, [silent]))
     both = [word for word in arguments(made, tmp_path) if word not in ("--ccds", "4")]
     assert script.main(both) == 1
     assert len(asked) == 1 and "connecting to remote scheduler" in capsys.readouterr().out
@@ -543,12 +531,12 @@ def test_run_sector_keeps_the_last_logs(made, script, tmp_path, monkeypatch):
 
 
 def test_run_sector_tells_of_a_disk_that_is_too_full_for_its_log(script, tmp_path):
-    words = ["-c", "print('Traceback (most recent call last):\\nProductNotWritten: the disk is full')"]
-    (tmp_path / "luigi.py").write_text(words[1])
+    failed = process.Failure("MapFFI", "ProductNotWritten", "the disk is full")
+    told = f"print(json.dumps({tuple(failed)}), file=open(os.environ[{process.WORDS!r}], 'a'))"
+    (tmp_path / "luigi.py").write_text(f"import json, os\nprint('a line for the log')\n{told}\n")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PYTHONPATH", str(tmp_path))
-        code, said = script.luigi([], Path("/dev/full"))
-    assert (code, script.problems(said)) == (0, ["ProductNotWritten: the disk is full"])
+        assert script.luigi([], Path("/dev/full")) == (0, [failed])
 
 
 @quietly
@@ -565,10 +553,10 @@ def test_run_sector_makes_the_other_ccds_where_one_fails_and_the_next_run_goes_o
     bad.write_bytes(other.read_bytes())
 
     def luigi(command, log):
-        ended = made.luigi.run("Sector", *command[3:])
-        with open(log, "a") as stream:
-            stream.write(ended.said)
-        return ended.code, ended.said.splitlines()
+        with process.file_of_words() as words:
+            heard = {process.WORDS: f"/proc/{os.getpid()}/fd/{words.fileno()}"}
+            ended = made.luigi.run("Sector", *command[3:], environment=heard)
+            return ended.code, process.failures(words)
 
     monkeypatch.setattr(script, "luigi", luigi)
     command = ["--sector", "20", "--ffi-dir", str(ffis), "--roi", ROI, *made.more, "--syndiff-data-root", str(root)]

@@ -191,13 +191,16 @@ class WarmLuigi:
         self.server.stdin.flush()
         return json.loads(self.server.stdout.readline())
 
-    def start(self, task, *arguments, folder=None, workers=1, scheduler=("--local-scheduler",), user=None):
+    def start(
+        self, task, *arguments, folder=None, workers=1, scheduler=("--local-scheduler",), user=None, environment=None
+    ):
         """Start ``luigi --module syndiff_tasks TASK …`` from a folder that is not the project's, or as a `User`."""
         self.count += 1
         said = self.folder / f"said{self.count}.txt"
         said.touch()
         command = ["--module", "syndiff_tasks", task, *scheduler, "--workers", str(workers), *arguments]
         order = {"arguments": command, "folder": str(folder or self.elsewhere), "said": str(said), "user": user}
+        order["environment"] = environment or {}
         return Running(self, self.ask(order), said)
 
     def run(self, task, *arguments, **how):

@@ -30,6 +30,7 @@ def command(order):
     """Become the command: a session of its own, its folder, its output."""
     os.setsid()
     os.chdir(order["folder"])
+    os.environ |= order["environment"]
     said = os.open(order["said"], os.O_WRONLY | os.O_APPEND)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for ours, standard in ((nothing, 0), (said, 1), (said, 2)):
