@@ -1,19 +1,21 @@
 """What is written into luigi.cfg, or given as --syndiff-NAME, has the effect that its line of comment says."""
 
 import configparser
+import contextlib
 import math
 import re
 import shutil
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from astropy.io import fits
 from luigi.interface import core
 from luigi.retcodes import retcode
-from luigi.scheduler import scheduler
+from luigi.scheduler import Scheduler, scheduler
 from luigi.worker import worker
 from tiny_sky import CELLS, CENTRE, PLAIN, clean_environment, planes, skycell, template_of
 
@@ -87,6 +89,25 @@ def test_so_many_seconds_of_silence_and_so_many_tries_are_the_end_of_a_file(tiny
     assert "TimeoutError: timed out (2 tries)" in told
 
 
+@pytest.fixture
+def deaf():
+    """An archive that takes no connections: two wait at its door already, and there is no room for a third."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening, contextlib.ExitStack() as queue:
+        for _ in range(2):
+            waiting = queue.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_so_many_seconds_without_a_connection_are_the_end_of_a_try(tiny_sky, luigi, deaf, tmp_path):
+    (tmp_path / "luigi.cfg").write_text("[worker]\ntimeout = 15\n")  # sooner than the 20 s by default
+    impatient = ["--syndiff-connect-timeout", "0.2", "--syndiff-download-tries", "1"]
+    code, told = download(tiny_sky, luigi, tmp_path / "data", deaf, *impatient, folder=tmp_path)
+    assert code == FAILED
+    assert "could not be reached: TimeoutError: timed out (1 try)" in told
+
+
 def test_a_task_that_hangs_is_ended_after_the_seconds_of_luigi_cfg(tiny_sky, luigi, silent, tmp_path):
     (tmp_path / "luigi.cfg").write_text("[worker]\ntimeout = 2\n")
     code, told = download(tiny_sky, luigi, tmp_path / "data", silent, folder=tmp_path)
@@ -102,6 +123,79 @@ def test_a_task_that_fails_is_tried_as_often_as_luigi_cfg_says(tiny_sky, luigi, 
     ended = luigi.run("DownloadSkycell", *one, *nowhere, *how, folder=tmp_path)
     assert ended.code == FAILED
     assert len(re.findall(r"Worker .* running   DownloadSkycell\(", ended.said)) == 2
+
+
+class Clock:
+    """A scheduler with the settings of luigi.cfg, one worker, and a time that passes when it is told to."""
+
+    def __init__(self, monkeypatch):
+        self.now = 1e9
+        monkeypatch.setattr("luigi.scheduler.time", SimpleNamespace(time=lambda: self.now))
+        self.scheduler = Scheduler(record_task_history=False)
+
+    def after(self, seconds, worker="one"):
+        """Let seconds pass in which only one worker says that it lives; return the status of each task."""
+        steps = math.ceil(seconds / 30)
+        for _ in range(steps):
+            self.now += seconds / steps
+            self.scheduler.ping(worker=worker)
+        self.scheduler.prune()
+        return [task["status"] for task in self.scheduler.task_list().values()]
+
+    def begun(self, worker="one"):
+        """Return the task that a worker is given."""
+        return self.scheduler.get_work(worker=worker)["task_id"]
+
+    def told(self, status, worker="one"):
+        self.scheduler.add_task(worker=worker, task_id="Task", family="Task", status=status)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+def fail(clock, times, seconds_between):
+    for _ in range(times):
+        assert clock.begun() == "Task"
+        clock.told("FAILED")
+        states = clock.after(seconds_between)
+    return states
+
+
+def test_a_task_that_failed_so_often_is_left_alone_for_so_many_seconds_and_then_tried_again(clock):
+    said = scheduler()
+    clock.told("PENDING")
+    between = said.retry_delay + 1
+    assert fail(clock, said.retry_count - 1, between) == ["PENDING"]
+    assert fail(clock, 1, said.disable_persist - 30) == ["DISABLED"] and clock.begun() is None
+    clock.after(60)
+    assert clock.after(between) == ["PENDING"] and clock.begun() == "Task"
+
+
+def test_a_task_is_tried_again_as_long_as_its_failures_are_not_that_many_within_the_window(clock):
+    said = scheduler()
+    clock.told("PENDING")
+    assert fail(clock, said.retry_count + 2, said.disable_window / (said.retry_count - 1) + 1) == ["PENDING"]
+
+
+def test_the_task_of_a_worker_that_is_silent_for_so_many_seconds_is_given_to_another(clock):
+    said = scheduler()
+    for name in ("one", "other"):
+        clock.told("PENDING", name)
+    assert clock.begun() == "Task"
+    assert clock.after(said.worker_disconnect_delay - 1, "other") == ["RUNNING"]
+    clock.after(2, "other")
+    clock.after(said.retry_delay + 1, "other")
+    assert clock.begun("other") == "Task"
+
+
+def test_finished_tasks_stay_in_the_web_view_for_so_many_seconds_after_their_worker_left(clock):
+    said = scheduler()
+    clock.told("DONE")
+    assert clock.after(said.worker_disconnect_delay + 1, "other") == ["DONE"]
+    assert clock.after(said.remove_delay - 1, "other") == ["DONE"]
+    assert clock.after(2, "other") == []
 
 
 # --- tasks and their processes ----------------------------------------------------------------------------------------
