@@ -164,10 +164,11 @@ _UNREADABLE_SETTING = "Error when parsing the default value of"
 
 
 def sentence(error):
-    """Return on one line what an error says of itself, its kind where it says nothing."""
+    """Return on one line what an error says of itself; its kind, too, where that alone is no sentence."""
     if _UNREADABLE_SETTING in str(error):
         error = getattr(error, "__cause__", None) or error
-    return " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(str(error).split())
+    return said if " " in said else f"{type(error).__name__} {said}".rstrip()
 
 
 # What a command ends of in a sentence and without a traceback: the kind of the error, and what gives the sentence.

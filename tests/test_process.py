@@ -51,3 +51,15 @@ def test_last_words_tell_once_what_several_met_with_of_the_first_task_that_did_w
         killed = process.Failure("CombineBands", "", "died unexpectedly with exit code -9")
         assert process.failures(words) == [process.Failure("MapFFI", "ValueError", "no WCS"), killed]
         assert str(killed) == "CombineBands: died unexpectedly with exit code -9"
+
+
+@pytest.mark.parametrize(
+    "error, told",
+    [
+        (ValueError("the disk\n is full"), "the disk is full"),
+        (KeyError("BSOFTEN"), "KeyError 'BSOFTEN'"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_what_an_error_says_is_told_on_one_line_and_its_kind_where_that_is_no_sentence(error, told):
+    assert process.sentence(error) == told
