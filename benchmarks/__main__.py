@@ -76,7 +76,7 @@ def plan(folder):
             "one skycell to TESS pixels",
             (stages.downsample, (folder, 1)),
             tuple((stages.downsample_by_reproject, (folder, method)) for method in ("interp", "adaptive", "exact")),
-            None,
+            107.0,
         ),
         Stage("files to template, 1 offset", (stages.whole_skycell, (folder, 1)), (), None),
         Stage("files to template, 10 offsets", (stages.whole_skycell, (folder, 10)), (), 287.0),
