@@ -25,7 +25,7 @@ _PADDING = np.uint64(3)
 # Unsigned 64-bit constants: numba makes uint64 with a Python int a float64.
 _U0, _U1, _U2, _U3, _U4, _U5, _U6, _U7 = (np.uint64(n) for n in range(8))
 _U8, _U14, _U15, _U16, _U24, _U32 = (np.uint64(n) for n in (8, 14, 15, 16, 24, 32))
-_U40, _U48, _U56, _U60, _U63, _U64 = (np.uint64(n) for n in (40, 48, 56, 60, 63, 64))
+_U40, _U48, _U56, _U60, _U64 = (np.uint64(n) for n in (40, 48, 56, 60, 64))
 _UFFFF = np.uint64(0xFFFF)
 
 _LANES = 16
@@ -231,45 +231,67 @@ def _copy(state, lane, rows, j, x):
 
 
 @numba.njit(cache=True, nogil=True)
+def _begin(stream, starts, lengths, zero, state):
+    """Put each lane at its row's first block."""
+    for lane in range(_LANES):
+        j = min(lane, starts.size - 1)  # lanes to spare decode the last row once more
+        at = np.uint64(starts[j]) << _U3
+        state[_END + lane] = at + (np.uint64(lengths[j]) << _U3)
+        state[_LAST + lane] = zero + (_bits(stream, at) >> _U48)
+        state[_AT + lane] = at + _U16
+        state[_EXCESS + lane] = _U0
+
+
+@numba.njit(cache=True, nogil=True)
+def _first_broken(state):
+    """Tell which lane did not end with its row, or held a difference of more than 16 bits, or -1."""
+    for lane in range(_LANES):
+        at, end = state[_AT + lane], state[_END + lane]
+        if at > end or (end - at) >> _U3 > _PADDING or state[_EXCESS + lane] >> _U16:
+            return lane
+    return -1
+
+
+@numba.njit(cache=True, nogil=True)
 def _decode(stream, starts, lengths, zero, rows):
-    """Fill `rows`, and return the number of the first broken row found, or -1."""
-    ny, nx = rows.shape
+    """Fill at most `_LANES` rows, and return the number of one that is broken, or -1."""
+    ny, nx = np.uint64(rows.shape[0]), np.uint64(rows.shape[1])
     state = np.zeros(_PIXELS + BLOCK // 4 * _LANES, dtype=np.uint64)
-    numbers = np.zeros(_LANES, dtype=np.uint64)
-    for first in range(0, ny, _LANES):
+    _begin(stream, starts, lengths, zero, state)
+    for x in range(_U0, nx, _U32):
+        ordinary, over = _next_block(stream, state)
+        if over:
+            return _first_over(state)
+        together = ordinary >= _LANES // 4 and x + _U32 <= nx
+        if together:
+            _ordinary_block(stream, state)
         for lane in range(_LANES):
-            j = numbers[lane] = min(first + lane, ny - 1)  # lanes to spare decode the last row once more
-            at = np.uint64(starts[j]) << _U3
-            state[_END + lane] = at + (np.uint64(lengths[j]) << _U3)
-            state[_LAST + lane] = zero + (_bits(stream, at) >> _U48)
-            state[_AT + lane] = at + _U16
-            state[_EXCESS + lane] = _U0
-        for x in range(_U0, np.uint64(nx), _U32):
-            ordinary, over = _next_block(stream, state)
-            if over:
-                return np.int64(numbers[_first_over(state)])
-            together = ordinary >= _LANES // 4 and x + _U32 <= nx
-            if together:
-                _ordinary_block(stream, state)
-            for lane in range(_LANES):
-                # The 57 bits of a load hold two pixels while no run of zeros is of 16 bits or, with the longest code,
-                # of 8; nor has a difference more than 16 bits then.
-                kind = state[_KIND + lane]
-                too_long = ~_U15 if kind < _U14 else ~_U7
-                if together and _U0 < kind < _U15 and not state[_RUNS + lane] & too_long:
-                    _copy(state, lane, rows, numbers[lane], x)
-                    continue
-                at, last = state[_BEGIN + lane], state[_BEFORE + lane]
-                if kind == _U0:
-                    _fill(last, rows, numbers[lane], x)
-                else:
-                    at, last, more = _any_block(stream, at, state[_END + lane], kind, last, rows, numbers[lane], x)
-                    state[_EXCESS + lane] |= more
-                state[_AT + lane], state[_LAST + lane] = at, last
-        for lane in range(_LANES):
-            at, end = state[_AT + lane], state[_END + lane]
-            if at > end or (end - at) >> _U3 > _PADDING or state[_EXCESS + lane] >> _U16:
-                return np.int64(numbers[lane])
+            j = min(np.uint64(lane), ny - _U1)
+            # The 57 bits of a load hold two pixels while no run of zeros is of 16 bits or, with the longest code, of 8;
+            # nor has a difference more than 16 bits then.
+            kind = state[_KIND + lane]
+            too_long = ~_U15 if kind < _U14 else ~_U7
+            if together and _U0 < kind < _U15 and not state[_RUNS + lane] & too_long:
+                _copy(state, lane, rows, j, x)
+                continue
+            at, last = state[_BEGIN + lane], state[_BEFORE + lane]
+            if kind == _U0:
+                _fill(last, rows, j, x)
+            else:
+                at, last, more = _any_block(stream, at, state[_END + lane], kind, last, rows, j, x)
+                state[_EXCESS + lane] |= more
+            state[_AT + lane], state[_LAST + lane] = at, last
+    return _first_broken(state)
+
+
+@numba.njit(cache=True, nogil=True)
+def _decode_all(stream, starts, lengths, zero, rows):
+    """Fill `rows`, and return the number of a broken one in the first group that has any, or -1."""
+    for first in range(0, rows.shape[0], _LANES):
+        group = slice(first, first + _LANES)
+        broken = _decode(stream, starts[group], lengths[group], zero, rows[group])
+        if broken >= 0:
+            return min(first + broken, rows.shape[0] - 1)
     return -1
 
 
@@ -312,7 +334,7 @@ def decode_rows(stream, starts, lengths, nx, zero=0):
         j = int(outside.argmax())
         raise ValueError(f"row {j} should be {lengths[j]} bytes from byte {starts[j]} on, but the data end at {room}")
     rows = np.empty((starts.size, nx), dtype=np.uint16)
-    broken = _decode(stream, starts, lengths, np.uint64(zero), rows)
+    broken = _decode_all(stream, starts, lengths, np.uint64(zero), rows)
     if broken >= 0:
         raise ValueError(f"row {broken} does not decode to {nx} pixels from its {lengths[broken]} bytes")
     return rows
