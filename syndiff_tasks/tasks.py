@@ -165,10 +165,9 @@ class DownloadSkycell(_Reporting):
         skycell = plans.tessellation(self.skycell_catalog).skycell(self.skycell)
         had = None if self.overwrite or verify(target.path, deep=True) else target.manifest()
         further = had and stackfiles.unasked(had, source.bands)
-        there = stackfiles.NOTHING
+        there = stackfiles.Had(target.path, had["notes"]["files"] if had else {})
         if had:
             source = stackfiles.with_bands_of(had, source if further else stackfiles.asked_once(source))
-            there = stackfiles.Had(target.path, had["notes"]["files"])
         progress = self.progress(len(source.bands) * len(stackfiles.KINDS), "file")
         try:
             with target.writing() as draft:

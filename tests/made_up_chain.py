@@ -15,6 +15,8 @@ from syndiff_tasks.geometry import ffi, rings
 from syndiff_tasks.pixels import bands, blocks
 from syndiff_tasks.targets import WholeTarget
 
+# Two skycells of one projection and two of another meet in it.
+ROI = "1711,755,1717,761"
 SIGMA = 40.0
 # Native px around the pixels' centres: 4 sigma of blur, a pixel, an offset and to spare.
 REACH = 320

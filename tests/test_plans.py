@@ -4,31 +4,16 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_chain import write_ffi
+from made_up_chain import ROI, write_ffi
 from test_ffi import tess_wcs
 
 from syndiff_tasks import plans
 from syndiff_tasks.demo import frame
 from syndiff_tasks.geometry import ffi, rings
 
+pytest_plugins = ["plan_fixtures"]
+
 SURVEY = rings.rings_v3()
-# Two skycells of one projection and two of another meet in it.
-ROI = "1711,755,1717,761"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("plans")
-
-
-@pytest.fixture(scope="module")
-def path(folder):
-    return write_ffi(folder)
-
-
-@pytest.fixture(scope="module")
-def plan(path):
-    return plans.plan(path, ROI)
 
 
 def test_a_plan_tells_detector_region_owners_and_skycells(plan):

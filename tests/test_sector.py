@@ -554,8 +554,7 @@ def test_run_sector_makes_the_other_ccds_where_one_fails_and_the_next_run_goes_o
 
     def luigi(command, log):
         with process.file_of_words() as words:
-            heard = {process.WORDS: f"/proc/{os.getpid()}/fd/{words.fileno()}"}
-            ended = made.luigi.run("Sector", *command[3:], environment=heard)
+            ended = made.luigi.run("Sector", *command[3:], environment=process.telling(words))
             return ended.code, process.failures(words)
 
     monkeypatch.setattr(script, "luigi", luigi)

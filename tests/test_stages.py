@@ -7,7 +7,7 @@ from astropy.io import fits
 from astropy.time import Time
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up_chain import blurred, notes_of, plain, sources_at, stars_on, templates, write_ffi
+from made_up_chain import ROI, blurred, notes_of, plain, sources_at, stars_on, templates
 from numpy.testing import assert_allclose
 
 from syndiff_tasks import plans, stackfiles, stages
@@ -17,25 +17,15 @@ from syndiff_tasks.io import store
 from syndiff_tasks.pixels import blocks, psf, template
 from syndiff_tasks.starlist import KEEP, Care
 
+pytest_plugins = ["plan_fixtures"]
+
 SURVEY = rings.rings_v3()
-# Two skycells of one projection and two of another meet in it.
-ROI = "1711,755,1717,761"
 GAUSS = stages.Blur("gauss", 40.0, None)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("stages")
-
-
-@pytest.fixture(scope="module")
-def path(folder):
-    return write_ffi(folder)
-
-
-@pytest.fixture(scope="module")
-def plan(path):
-    return plans.plan(path, ROI)
 
 
 # --- recipe and blocks ------------------------------------------------------------------------------------------------

@@ -326,8 +326,8 @@ def _fill(out, present, used):
     """Combine the strips of the bands at hand into `out`."""
     patterns = _Patterns(*_renormalisation(list(present), used))
     out.mask[...] = 0
-    if present:
-        _join(tuple(np.ascontiguousarray(band.mask).reshape(-1) for band in present.values()), out.mask.reshape(-1))
+    for band in present.values():
+        np.bitwise_or(out.mask, band.mask, out=out.mask)
     out.missing[...] = patterns.missing[-1]
     images = [(band.image, band.image_scaling, 1, used[name]) for name, band in present.items()]
     variances = [(band.variance, band.variance_scaling, 2, used[name]) for name, band in present.items()]
@@ -375,13 +375,6 @@ def _fill_by_table(out, images, variances, patterns):
     places = np.flatnonzero(np.isnan(flux) | np.isnan(variance))
     again = _renormalised(images.at(places), variances.at(places), patterns)
     flux[places], variance[places], missing[places] = again
-
-
-@numba.njit(cache=True, nogil=True)
-def _join(masks, out):
-    for k in range(out.size):
-        for b in range(len(masks)):
-            out[k] |= masks[b][k]
 
 
 @numba.njit(cache=True, nogil=True)

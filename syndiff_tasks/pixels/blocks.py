@@ -11,6 +11,9 @@ from numcodecs.bitround import BitRound
 #: of valid pixels 0.1 %, and not at all where a block is full; that of masked ones 1.6 %.
 MANTISSA_BITS = {"flux": 13, "variance": 7, "valid": 9, "masked": 5}
 
+#: The one side of a block [native px] that the kernel is compiled for specially: the default of luigi.cfg.
+_USUAL_BIN = 4
+
 
 class Grid(NamedTuple):
     """Where the samples of a coarse plane lie in the native plane of their skycell.
@@ -109,7 +112,8 @@ def to_blocks(flux, variance, mask, missing, bin, corner, exclude=0) -> Blocks:
     # The kernel's block (1, 1) is the first with pixels; `lead` is how many of its pixels lie before the skycell.
     lead = int(corner[0]) % bin, int(corner[1]) % bin
     weights = _weights_in_block(bin)
-    _deposit(native, tuple(map(tuple, weights)) if bin == 4 else weights, *lead, np.uint16(exclude), out)
+    weights = tuple(map(tuple, weights)) if bin == _USUAL_BIN else weights
+    _deposit(native, weights, *lead, np.uint16(exclude), out)
     half = (bin - 1) / 2
     return Blocks(*out, Grid(x_first + half, y_first + half, bin))
 
