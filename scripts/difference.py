@@ -101,15 +101,15 @@ def parse(arguments=None):
     return parser.parse_args(arguments)
 
 
-def print_result(match, found, unit):
-    """Print the fit and what was found.
+def print_result(match, detections, unit):
+    """Print the fit and the detections.
 
     Parameters
     ----------
     match : syndiff_tasks.report.difference.Match
         The fit.
-    found : astropy.table.Table
-        What stands out.
+    detections : astropy.table.Table
+        Sources that stand out of the difference image.
     unit : str
         Unit of the FFI.
     """
@@ -122,11 +122,11 @@ def print_result(match, found, unit):
         f"stars matched to {100 * match.mismatch:.1f} %, empty sky scatters {match.excess:.2f} times its formal noise, "
         f"{match.pixels:,} pixels fitted"
     )
-    if not len(found):
+    if not len(detections):
         print("nothing stands out")
         return
     print(f"{'x':>9} {'y':>9} {'RA':>11} {'Dec':>11} {'flux':>10} {'+-':>9} {'sigma':>7}")
-    for row in found:
+    for row in detections:
         print(
             f"{row['x']:9.2f} {row['y']:9.2f} {row['ra']:11.6f} {row['dec']:+11.6f} {row['flux']:10.4g} "
             f"{row['flux_error']:9.2g} {row['snr']:7.1f}"
@@ -150,13 +150,13 @@ def main(arguments=None):
     frames = difference.frames_of(template, ffi.image, ffi.uncertainty)
     size = options.kernel or difference.kernel_size(frames)
     result = difference.subtract(frames, size, options.mesh)
-    found = difference.find_transients(result, template.tansip, template.region[:2], threshold=options.threshold)
-    print_result(result.match, found, unit)
+    detections = difference.find_transients(result, template.tansip, template.region[:2], threshold=options.threshold)
+    print_result(result.match, detections, unit)
     if options.out:
         write_difference(options.out, result, template, Path(options.ffi).name, unit)
     if options.png:
-        view = difference.Look(frames, result, found, "")
-        picture.save(picture.draw(template, view, Path(options.ffi).name, unit), options.png)
+        preview = difference.DifferencePreview(frames, result, detections, "")
+        picture.save(picture.draw(template, preview, Path(options.ffi).name, unit), options.png)
 
 
 if __name__ == "__main__":

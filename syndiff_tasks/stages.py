@@ -578,11 +578,11 @@ def draw(plan, targets):
         return
     read = product.read_template(finished.path)
     ffi = fitsfile.read_ffi(plan.path)
-    view = difference.look(read, ffi.image, ffi.uncertainty)
+    preview = difference.preview(read, ffi.image, ffi.uncertainty)
     unit = str(ffi.header.get("BUNIT", "electrons/s")).strip()
     for target in missing:
         with target.writing() as draft:
             if target.path.endswith(".png"):
-                picture.save(picture.draw(read, view, plan.ccd.stem, unit), draft.path)
+                picture.save(picture.draw(read, preview, plan.ccd.stem, unit), draft.path)
             else:
-                page.write(draft.path, read, view, finished.manifest(), unit)
+                page.write(draft.path, read, preview, finished.manifest(), unit)

@@ -27,7 +27,7 @@ def seen(request, tmp_path_factory):
     ffi_sigma, oversampling = request.param
     field = make_field(path, ffi_sigma=ffi_sigma, oversampling=oversampling)
     template = read_template(path)
-    return field, template, difference.look(template, field.image, field.uncertainty)
+    return field, template, difference.preview(template, field.image, field.uncertainty)
 
 
 def random_frames(rng, shape=(90, 110), scale=0.3, noise=0.5):
@@ -49,22 +49,22 @@ def sky_of(field, x, y):
 
 
 def test_the_scale_is_recovered_to_one_per_cent(seen):
-    _, _, view = seen
-    assert_allclose(view.result.match.scale, SCALE, rtol=0.01)
+    _, _, preview = seen
+    assert_allclose(preview.result.match.scale, SCALE, rtol=0.01)
 
 
 def test_the_background_plane_is_recovered(seen):
-    _, template, view = seen
-    b0, b1, b2 = view.result.match.background
+    _, template, preview = seen
+    b0, b1, b2 = preview.result.match.background
     x0, y0, _, _ = template.region
     assert_allclose([b1, b2], [0.01, -0.02], atol=5e-4)
     assert_allclose(b0, 120 + 0.01 * x0 - 0.02 * y0, atol=0.1)
 
 
 def test_the_transient_is_found_at_its_place_with_its_flux_and_nothing_else_is(seen):
-    field, _, view = seen
-    assert len(view.found) == 1
-    found, (x, y, flux) = view.found[0], field.transient
+    field, _, preview = seen
+    assert len(preview.detections) == 1
+    found, (x, y, flux) = preview.detections[0], field.transient
     assert np.hypot(found["x"] - x, found["y"] - y) < 0.1
     assert_allclose(found["flux"], flux, rtol=0.1)
     assert abs(found["flux"] - flux) < 4 * found["flux_error"]
@@ -73,11 +73,11 @@ def test_the_transient_is_found_at_its_place_with_its_flux_and_nothing_else_is(s
 
 
 def test_stars_without_their_cores_are_masked_with_their_wings(seen):
-    field, template, view = seen
+    field, template, preview = seen
     for x, y in field.saturated:
         row, column = round(y) - template.region.y0, round(x) - template.region.x0
-        assert (view.result.mask[row - 2 : row + 3, column - 2 : column + 3] & difference.NEAR_DAMAGE).all()
-    assert np.mean(view.result.mask & difference.NEAR_DAMAGE != 0) < 0.02
+        assert (preview.result.mask[row - 2 : row + 3, column - 2 : column + 3] & difference.NEAR_DAMAGE).all()
+    assert np.mean(preview.result.mask & difference.NEAR_DAMAGE != 0) < 0.02
 
 
 def test_a_transient_on_the_wings_of_a_damaged_star_has_its_own_summit():
@@ -106,20 +106,20 @@ def test_a_source_half_under_the_mask_is_found():
 
 
 def test_the_residuals_off_stars_scatter_as_the_noise_tells(seen):
-    _, _, view = seen
-    pulls = (view.result.difference / view.result.noise)[view.result.mask == 0]
+    _, _, preview = seen
+    pulls = (preview.result.difference / preview.result.noise)[preview.result.mask == 0]
     assert_allclose(1.4826 * np.median(np.abs(pulls)), 1, atol=0.03)
     assert abs(np.median(pulls)) < 0.03
 
 
 def test_pixels_without_template_have_no_difference(seen):
-    _, template, view = seen
+    _, template, preview = seen
     blank = np.isnan(template.flux)
     assert blank.any()
-    assert np.isnan(view.result.difference[blank]).all()
-    assert np.isnan(view.result.noise[blank]).all()
-    assert (view.result.mask[blank] & difference.NO_DIFFERENCE).all()
-    assert (view.result.mask[blank] & difference.NOT_TRUSTED).all()
+    assert np.isnan(preview.result.difference[blank]).all()
+    assert np.isnan(preview.result.noise[blank]).all()
+    assert (preview.result.mask[blank] & difference.NO_DIFFERENCE).all()
+    assert (preview.result.mask[blank] & difference.NOT_TRUSTED).all()
 
 
 def test_an_offset_template_is_matched_by_the_kernel():
@@ -254,9 +254,9 @@ def test_a_template_without_data_gives_a_look_with_a_reason(tmp_path):
     path = tmp_path / "template.fits"
     field = make_field(path)
     template = read_template(path)
-    view = difference.look(template._replace(flux=np.full_like(template.flux, np.nan)), field.image, None)
-    assert view.result is None
-    assert "pixels have good template and FFI data" in view.reason
+    preview = difference.preview(template._replace(flux=np.full_like(template.flux, np.nan)), field.image, None)
+    assert preview.result is None
+    assert "pixels have good template and FFI data" in preview.reason
 
 
 def test_an_ffi_that_is_smaller_than_the_region_is_refused(seen):

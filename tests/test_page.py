@@ -71,8 +71,8 @@ def seen(tmp_path_factory):
     path = tmp_path_factory.mktemp("field") / "template <&>.fits"
     field = make_field(path)
     template = read_template(path)
-    view = difference.look(template, field.image, field.uncertainty)
-    return template._replace(skycells=skycell_table()), view
+    preview = difference.preview(template, field.image, field.uncertainty)
+    return template._replace(skycells=skycell_table()), preview
 
 
 MANIFEST = {
@@ -114,46 +114,47 @@ def test_a_page_tells_settings_timings_skycells_and_finds(text):
 
 
 def test_missing_bands_are_told_in_sentences(seen):
-    template, view = seen
-    sentences = page.warnings(template, view)
+    template, preview = seen
+    sentences = page.warnings(template, preview)
     assert "1 of 3 skycells have no image in Pan-STARRS1 at all: skycell.2555.089." in sentences
     assert any(sentence.startswith("1 of 3 skycells lacks the y band: skycell.2556.081.") for sentence in sentences)
     assert not any("the r band" in sentence for sentence in sentences)
 
 
 def test_a_band_without_weight_is_not_missed(seen):
-    template, view = seen
+    template, preview = seen
     header = template.header.copy()
     for band, weight in zip("RIZY", (0.3, 0.4, 0.3, 0.0), strict=True):
         header[f"HIERARCH WEIGHT_{band}"] = weight
-    assert not any("the y band" in sentence for sentence in page.warnings(template._replace(header=header), view))
+    assert not any("the y band" in sentence for sentence in page.warnings(template._replace(header=header), preview))
 
 
 def test_many_skycells_are_counted_and_the_first_few_named(seen):
-    template, view = seen
+    template, preview = seen
     many = Table({"NAME": [f"skycell.2000.{n:03d}" for n in range(17)], "BANDS": ["ri"] * 8 + ["rizy"] * 9})
-    sentences = page.warnings(template._replace(skycells=many), view)
+    sentences = page.warnings(template._replace(skycells=many), preview)
     assert any(s.startswith("8 of 17 skycells lack the z band:") and "and 3 more" in s for s in sentences)
 
 
 def test_pixels_and_fits_that_are_not_to_be_trusted_are_told(seen):
-    template, view = seen
-    text = " ".join(page.warnings(template, view))
+    template, preview = seen
+    text = " ".join(page.warnings(template, preview))
     assert "18 of 32,000 pixels (0.056 %) hold a star that is saturated" in text
     assert "24 of 32,000 pixels (0.075 %) have no Pan-STARRS1 data" in text
     assert "times as bright" not in text
     wrong = template._replace(zero_point=22.94)  # ten times fainter than 20.44
-    assert "0.15 times as bright" in " ".join(page.warnings(wrong, view))
-    assert "times as bright" not in " ".join(page.warnings(wrong, view, unit="electrons"))
-    bad = view._replace(result=view.result._replace(match=view.result.match._replace(mismatch=0.2, excess=4.0)))
+    assert "0.15 times as bright" in " ".join(page.warnings(wrong, preview))
+    assert "times as bright" not in " ".join(page.warnings(wrong, preview, unit="electrons"))
+    result = preview.result
+    bad = preview._replace(result=result._replace(match=result.match._replace(mismatch=0.2, excess=4.0)))
     text = " ".join(page.warnings(template, bad))
     assert "Stars match to 20 % only" in text
     assert "Empty sky scatters 4.0 times" in text
 
 
 def test_a_page_does_without_difference_skycells_and_manifest(seen):
-    template, view = seen
-    silent = view._replace(result=None, found=None, reason="all is <dark>")
+    template, preview = seen
+    silent = preview._replace(result=None, detections=None, reason="all is <dark>")
     checker = checked(page.template_page(template._replace(skycells=Table()), silent, "tess_ffic"))
     joined = " ".join(checker.text)
     assert len(checker.pictures) == 3

@@ -21,7 +21,7 @@ def seen(tmp_path_factory):
     path = tmp_path_factory.mktemp("field") / "template.fits"
     field = make_field(path)
     template = read_template(path)
-    return field, template, difference.look(template, field.image, field.uncertainty)
+    return field, template, difference.preview(template, field.image, field.uncertainty)
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +129,8 @@ def test_a_tiny_long_or_high_region_can_be_drawn(region, tmp_path):
     path = tmp_path / "template.fits"
     field = make_field(path, region=region, n_stars=20)
     template = read_template(path)
-    view = difference.look(template, field.image, field.uncertainty)
-    picture.save(picture.draw(template, view, NAME), tmp_path / "picture.png")
+    preview = difference.preview(template, field.image, field.uncertainty)
+    picture.save(picture.draw(template, preview, NAME), tmp_path / "picture.png")
     shape = matplotlib.image.imread(tmp_path / "picture.png").shape
     assert shape[1] == 1660
     assert 800 < shape[0] < 1600
@@ -140,8 +140,8 @@ def test_a_template_without_any_data_says_so_in_words(seen):
     field, template, _ = seen
     nothing = np.full_like(template.flux, np.nan)
     empty = template._replace(flux=nothing, variance=nothing, coverage=nothing)
-    view = difference.look(empty, np.full_like(field.image, np.nan), field.uncertainty)
-    text = words(picture.draw(empty, view, NAME))
+    preview = difference.preview(empty, np.full_like(field.image, np.nan), field.uncertainty)
+    text = words(picture.draw(empty, preview, NAME))
     assert text.count("no data") >= 3
     assert "no difference" in text
 
@@ -158,8 +158,8 @@ def test_a_large_frame_is_drawn_in_blocks(seen):
         dq=np.zeros(shape, dtype=np.int32),
         region=template.region._replace(x0=0, y0=0, x1=shape[1], y1=shape[0]),
     )
-    view = difference.look(large, flux * np.float32(0.015) + rng.normal(0, 1, shape).astype(np.float32))
-    figure = picture.draw(large, view, NAME)
+    preview = difference.preview(large, flux * np.float32(0.015) + rng.normal(0, 1, shape).astype(np.float32))
+    figure = picture.draw(large, preview, NAME)
     for axes in figure.axes[:5]:
         assert axes.images[0].get_array().shape == (217, 434)
     assert "no pixel is flagged" in words(figure)

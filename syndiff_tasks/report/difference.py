@@ -516,7 +516,7 @@ def find_transients(result, tansip, origin=(0, 0), psf_sigma=TESS_PSF_SIGMA, thr
     )
 
 
-class Look(NamedTuple):
+class DifferencePreview(NamedTuple):
     """FFI and template side by side, for a picture.
 
     Attributes
@@ -525,7 +525,7 @@ class Look(NamedTuple):
         The FFI on the template's pixels, and the template.
     result : Difference or None
         Their difference; None where there is none.
-    found : astropy.table.Table or None
+    detections : astropy.table.Table or None
         What stands out of it, see `find_transients`.
     reason : str
         Why there is no difference, as a sentence; empty where there is one.
@@ -533,7 +533,7 @@ class Look(NamedTuple):
 
     frames: Frames
     result: Difference | None
-    found: Table | None
+    detections: Table | None
     reason: str
 
 
@@ -575,7 +575,7 @@ def frames_of(template, image, uncertainty):
     )
 
 
-def look(template, image, uncertainty=None, mesh=64):
+def preview(template, image, uncertainty=None, mesh=64):
     """Subtract with the largest kernel that the data hold, or say why there is nothing to subtract.
 
     Parameters
@@ -589,12 +589,12 @@ def look(template, image, uncertainty=None, mesh=64):
 
     Returns
     -------
-    Look
+    DifferencePreview
         Everything that `syndiff_tasks.report.picture` draws.
     """
     frames = frames_of(template, image, uncertainty)
     try:
         result = subtract(frames, kernel_size(frames), mesh)
     except NoMatch as error:
-        return Look(frames, None, None, str(error))
-    return Look(frames, result, find_transients(result, template.tansip, template.region[:2]), "")
+        return DifferencePreview(frames, None, None, str(error))
+    return DifferencePreview(frames, result, find_transients(result, template.tansip, template.region[:2]), "")

@@ -185,11 +185,11 @@ def _about_pixels(template):
     return sentences
 
 
-def _about_difference(template, view, unit):
+def _about_difference(template, preview, unit):
     """Warn of a difference image that shows a problem."""
-    if view.result is None:
-        return [f"There is no difference image: {view.reason}."]
-    fit = view.result.match
+    if preview.result is None:
+        return [f"There is no difference image: {preview.reason}."]
+    fit = preview.result.match
     sentences = []
     expected = 10 ** (-0.4 * (template.zero_point - TESS_ZERO_POINT))
     if unit == "electrons/s" and math.isfinite(expected) and abs(fit.scale / expected - 1) > 0.2:
@@ -210,14 +210,14 @@ def _about_difference(template, view, unit):
     return sentences
 
 
-def warnings(template, view, unit="electrons/s"):
+def warnings(template, preview, unit="electrons/s"):
     """Say in sentences what a user of the template should know.
 
     Parameters
     ----------
     template : syndiff_tasks.report.product.Template
         The template.
-    view : syndiff_tasks.report.difference.Look
+    preview : syndiff_tasks.report.difference.DifferencePreview
         FFI and difference.
     unit : str, default "electrons/s"
         Unit of the FFI.
@@ -227,7 +227,7 @@ def warnings(template, view, unit="electrons/s"):
     list of str
         Sentences, none where all is well.
     """
-    return _about_bands(template) + _about_pixels(template) + _about_difference(template, view, unit)
+    return _about_bands(template) + _about_pixels(template) + _about_difference(template, preview, unit)
 
 
 def tangent_plane(ra, dec, ra0, dec0):
@@ -359,7 +359,7 @@ def draw_coverage(template):
     return figure
 
 
-def _facts(template, view):
+def _facts(template, preview):
     """Show the few numbers that matter first."""
     science = (template.dq & int(DQ.COLLATERAL)) == 0
     total = max(1, np.count_nonzero(science))
@@ -371,11 +371,11 @@ def _facts(template, view):
         ("mean coverage", f"{100 * coverage.mean():.2f} %" if coverage.size else "none"),
         ("pixels without a flag", f"{100 * np.count_nonzero(template.dq[science] == 0) / total:.1f} %"),
     ]
-    if view.result is not None:
+    if preview.result is not None:
         facts += [
-            ("scale to TESS", f"{view.result.match.scale:.5g}"),
-            ("stars matched to", f"{100 * view.result.match.mismatch:.1f} %"),
-            ("residuals > 5 sigma", f"{len(view.found)}"),
+            ("scale to TESS", f"{preview.result.match.scale:.5g}"),
+            ("stars matched to", f"{100 * preview.result.match.mismatch:.1f} %"),
+            ("residuals > 5 sigma", f"{len(preview.detections)}"),
         ]
     items = "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in facts)
     return f'<dl class="facts">{items}</dl>'
@@ -407,11 +407,11 @@ def _skycells(template):
     return f"{seen}<details><summary>All {len(rows)} skycells</summary>{_table(heads, rows, numbers)}</details>"
 
 
-def _found(view, unit):
+def _detections(preview, unit):
     """List what stands out."""
-    if view.result is None:
-        return f"<p>There is no difference image: {_text(view.reason)}.</p>"
-    if not len(view.found):
+    if preview.result is None:
+        return f"<p>There is no difference image: {_text(preview.reason)}.</p>"
+    if not len(preview.detections):
         return "<p>Nothing stands out by more than 5 sigma.</p>"
     rows = [
         (
@@ -423,10 +423,10 @@ def _found(view, unit):
             f"{row['flux']:.4g} ± {row['flux_error']:.2g}",
             f"{row['snr']:.1f}",
         )
-        for number, row in enumerate(view.found[:50], start=1)
+        for number, row in enumerate(preview.detections[:50], start=1)
     ]
     heads = ("", "x [FFI px]", "y [FFI px]", "RA [deg]", "Dec [deg]", f"flux [{unit}]", "sigma")
-    more = len(view.found) - len(rows)
+    more = len(preview.detections) - len(rows)
     return _table(heads, rows, numbers=range(7)) + (f"<p>… and {more} more.</p>" if more > 0 else "")
 
 
@@ -456,14 +456,14 @@ def _settings(template, manifest):
     return f"<h2>Settings</h2>{seen}{more}"
 
 
-def template_page(template, view, ffi_name, manifest=None, unit="electrons/s"):
+def template_page(template, preview, ffi_name, manifest=None, unit="electrons/s"):
     """Compose the page of a template.
 
     Parameters
     ----------
     template : syndiff_tasks.report.product.Template
         The template.
-    view : syndiff_tasks.report.difference.Look
+    preview : syndiff_tasks.report.difference.DifferencePreview
         FFI and difference on its pixels.
     ffi_name : str
         Name of the FFI.
@@ -480,16 +480,16 @@ def template_page(template, view, ffi_name, manifest=None, unit="electrons/s"):
     """
     header, manifest = template.header, manifest or {}
     title = _title(header, ffi_name)
-    sentences = warnings(template, view, unit)
+    sentences = warnings(template, preview, unit)
     told = "".join(f"<li>{_text(sentence)}</li>" for sentence in sentences)
     parts = [
         f"<h1>{_text(title)}</h1>",
         f'<p class="quiet">{_text(picture.footer(template, ffi_name))}<br>{_text(template.path.name)}</p>',
-        _facts(template, view),
+        _facts(template, preview),
         f'<h2>What to know</h2><ul class="warnings">{told}</ul>' if sentences else "",
         "<h2>Picture</h2>",
-        _embedded(picture.draw(template, view, ffi_name, unit), "TESS image, template, difference, coverage, flags"),
-        f"<h2>What stands out of the difference</h2>{_found(view, unit)}",
+        _embedded(picture.draw(template, preview, ffi_name, unit), "TESS image, template, difference, coverage, flags"),
+        f"<h2>What stands out of the difference</h2>{_detections(preview, unit)}",
         '<h2>Where and how well covered</h2><div class="pair">',
         _embedded(draw_footprint(template), "Footprint on the sky with skycells and projections"),
         _embedded(draw_coverage(template), "Histogram of coverage"),
@@ -509,18 +509,18 @@ def _title(header, ffi_name):
     return f"Template of {ffi_name}"
 
 
-def write(path, template, view, manifest=None, unit="electrons/s"):
+def write(path, template, preview, manifest=None, unit="electrons/s"):
     """Write the page of a template.
 
     Parameters
     ----------
     path : str or Path
         Where to; the caller sees to it that it appears whole or not at all.
-    template, view, manifest, unit
+    template, preview, manifest, unit
         As in `template_page`; the FFI's name is that of the template's header.
     """
     ffi_name = str(template.header.get("FFI", template.path.name))
-    Path(path).write_text(template_page(template, view, ffi_name, manifest, unit), encoding="utf-8")
+    Path(path).write_text(template_page(template, preview, ffi_name, manifest, unit), encoding="utf-8")
 
 
 def sector_page(sector, entries, states=None):

@@ -245,18 +245,18 @@ def _stretch(images, noise):
     return AsinhNorm(linear_width=3 * width, vmin=max(low, middle - 4 * width), vmax=max(high, middle + 10 * width))
 
 
-def _frame_panels(panels, template, view, unit, step):
+def _frame_panels(panels, template, preview, unit, step):
     """FFI and template, on one scale."""
-    ffi, flux, noise = view.frames.ffi, view.frames.flux, 0.0
+    ffi, flux, noise = preview.frames.ffi, preview.frames.flux, 0.0
     words = f"not scaled [{template.unit}]"
-    if view.result is not None:
-        match = view.result.match
+    if preview.result is not None:
+        match = preview.result.match
         ffi = ffi - background_plane(ffi.shape, match.background)
         flux = flux * np.float32(match.scale)
-        noise = float(np.nanmedian(view.result.noise))
+        noise = float(np.nanmedian(preview.result.noise))
         words = f"times {match.scale:.4g}, to the scale of the TESS image"
     ffi, flux = block_mean(ffi, step), block_mean(flux, step)
-    together = view.result is not None
+    together = preview.result is not None
     above = "sky plane taken off" if together else "as observed"
     for axes, image, title, subtitle, label in (
         (panels[0], ffi, "TESS full frame image", above, unit),
@@ -271,25 +271,25 @@ def _frame_panels(panels, template, view, unit, step):
     _compass(panels[0], template)
 
 
-def _difference_panel(axes, template, view, step):
+def _difference_panel(axes, template, preview, step):
     """Difference in units of its noise, the strongest residuals ringed and numbered."""
     words = "red: brighter in TESS; blue: fainter; grey: no data, or damaged star"
     _title(axes, "Difference: TESS minus template", words)
-    if view.result is None:
-        _show(axes, np.full((1, 1), np.nan), template.region, max(view.frames.ffi.shape))
-        _say(axes, f"no difference: {view.reason}")
+    if preview.result is None:
+        _show(axes, np.full((1, 1), np.nan), template.region, max(preview.frames.ffi.shape))
+        _say(axes, f"no difference: {preview.reason}")
         return
-    trusted = np.where(view.result.mask == 0, view.result.difference, np.float32(np.nan))
-    significance = block_significance(trusted, view.result.noise, step)
+    trusted = np.where(preview.result.mask == 0, preview.result.difference, np.float32(np.nan))
+    significance = block_significance(trusted, preview.result.noise, step)
     shown = _show(axes, significance, template.region, step, cmap="RdBu_r", norm=Normalize(-8, 8))
     _bar(axes, shown, "difference / noise [sigma]", extend="both")
     if not np.isfinite(significance).any():
         _say(axes, "no data")
     halo = [withStroke(linewidth=3, foreground="white")]
     # Seven pixels across at least, so that a ring leaves a star of a small region to be seen.
-    points = axes.get_position().width * axes.figure.get_figwidth() * 72 / view.frames.ffi.shape[1]
+    points = axes.get_position().width * axes.figure.get_figwidth() * 72 / preview.frames.ffi.shape[1]
     across = max(16, 7 * points)
-    for number, row in enumerate(view.found[:MARKED], start=1):
+    for number, row in enumerate(preview.detections[:MARKED], start=1):
         width = 2.2 if abs(row["snr"]) >= CLEAR else 1.0
         axes.plot(row["x"], row["y"], "o", ms=across, mfc="none", mec="white", mew=width + 2)
         axes.plot(row["x"], row["y"], "o", ms=across, mfc="none", mec=RING, mew=width)
@@ -376,26 +376,26 @@ def draw_flags(axes, template, step, columns=2):
         _say(axes, "no pixel is flagged")
 
 
-def _words_panel(axes, view, unit):
+def _words_panel(axes, preview, unit):
     """List what stands out, in words; return the height of the list in inches."""
     axes.axis("off")
     _title(axes, "What stands out of the difference", f"more than {THRESHOLD:g} sigma, off damaged stars")
-    if view.result is None:
-        lines = ["there is no difference image:", *textwrap.wrap(view.reason, 52)]
-    elif not len(view.found):
+    if preview.result is None:
+        lines = ["there is no difference image:", *textwrap.wrap(preview.reason, 52)]
+    elif not len(preview.detections):
         lines = ["nothing", ""]
     else:
         lines = [f"{'':>3} {'x':>8} {'y':>8}  {'RA':>9} {'Dec':>9} {'flux':>9} {'sigma':>6}"]
-        for number, row in enumerate(view.found[:MARKED], start=1):
+        for number, row in enumerate(preview.detections[:MARKED], start=1):
             lines.append(
                 f"{number:>3} {row['x']:8.2f} {row['y']:8.2f}  {row['ra']:9.4f} {row['dec']:+9.4f} "
                 f"{row['flux']:9.4g} {row['snr']:6.0f}"
             )
-        more = len(view.found) - MARKED
+        more = len(preview.detections) - MARKED
         lines += [f"... and {more} more"] * (more > 0)
         lines += ["", f"x, y in FFI pixels from 0; flux in {unit or 'FFI units'}"]
-    if view.result is not None:
-        match = view.result.match
+    if preview.result is not None:
+        match = preview.result.match
         lines += [
             f"PSFs matched to {100 * match.mismatch:.1f} % of a star's brightness",
             f"sky scatters {match.excess:.2f} times its formal noise",
@@ -404,13 +404,13 @@ def _words_panel(axes, view, unit):
     return 0.17 * len(lines)
 
 
-def _closer_look(axes, region, view, top):
+def _closer_look(axes, region, preview, top):
     """Draw the strongest residual pixel by pixel below the list of all, `top` inches up."""
-    x, y = round(view.found["x"][0]) - region.x0, round(view.found["y"][0]) - region.y0
+    x, y = round(preview.detections["x"][0]) - region.x0, round(preview.detections["y"][0]) - region.y0
     box = slice(max(y - CLOSE, 0), y + CLOSE + 1), slice(max(x - CLOSE, 0), x + CLOSE + 1)
-    result = view.result
-    ffi = (view.frames.ffi - background_plane(view.frames.ffi.shape, result.match.background))[box]
-    flux = view.frames.flux[box] * np.float32(result.match.scale)
+    result = preview.result
+    ffi = (preview.frames.ffi - background_plane(preview.frames.ffi.shape, result.match.background))[box]
+    flux = preview.frames.flux[box] * np.float32(result.match.scale)
     norm = _stretch([ffi, flux], float(np.nanmedian(result.noise)))
     sigma = result.difference[box] / result.noise[box]
     side = 1.25
@@ -459,14 +459,14 @@ def footer(template, ffi_name):
     return "   ·   ".join(parts)
 
 
-def draw(template, view, ffi_name, unit="electrons/s"):
+def draw(template, preview, ffi_name, unit="electrons/s"):
     """Draw the picture of a template.
 
     Parameters
     ----------
     template : syndiff_tasks.report.product.Template
         The template.
-    view : syndiff_tasks.report.difference.Look
+    preview : syndiff_tasks.report.difference.DifferencePreview
         FFI and difference on the same pixels.
     ffi_name : str
         Name of the FFI, for the footer.
@@ -480,13 +480,13 @@ def draw(template, view, ffi_name, unit="electrons/s"):
     """
     figure, panels = _panels(template.flux.shape)
     step = step_of(template.flux.shape)
-    _frame_panels(panels[:2], template, view, unit, step)
-    _difference_panel(panels[2], template, view, step)
+    _frame_panels(panels[:2], template, preview, unit, step)
+    _difference_panel(panels[2], template, preview, step)
     _coverage_panel(panels[3], template, step)
     draw_flags(panels[4], template, step, columns=1)
-    used = _words_panel(panels[5], view, unit)
-    if view.found:
-        _closer_look(panels[5], template.region, view, axes_height(panels[5]) - used - 0.45)
+    used = _words_panel(panels[5], preview, unit)
+    if preview.detections:
+        _closer_look(panels[5], template.region, preview, axes_height(panels[5]) - used - 0.45)
     for axes in panels[:5]:
         axes.set_xlabel("x [FFI px]", fontsize=8.5, color=QUIET)
         axes.set_ylabel("y [FFI px]", fontsize=8.5, color=QUIET)
