@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import ledger, status
+from . import failures, ledger, status
 from .config import syndiff
 from .process import while_it_is_read
 from .targets import read_manifest
@@ -82,10 +82,9 @@ def _status(asked):
         f"{status.table(rows)}\n\n~ sizes are estimated from {status.MEASURED} products; died: left by a killed "
     )
     sys.stdout.write(f"process.\nCombined skycells of the recipe {recipe or '(none yet)'}\n")
-    failed = status.sentences(rows)
-    if failed:
-        shown = "\n".join(status.shortened(failed))
-        sys.stdout.write(f"\nWhat failed (one sentence of those that differ in numbers only):\n{shown}\n")
+    if failed := status.failure_lines(root, rows):
+        shown = "\n".join(failures.shorten(failed))
+        sys.stdout.write(f"\nWhat failed (messages that differ in numbers only are one line):\n{shown}\n")
     return 0
 
 

@@ -4,6 +4,7 @@ The values stand in ``luigi.cfg``, none here: the copy that comes with the packa
 (``./luigi.cfg``, or the one that ``LUIGI_CONFIG_PATH`` names) is silent.
 """
 
+import argparse
 import difflib
 import math
 import os
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import LuigiConfigParser, get_config
+from luigi.parameter import ParameterException
 
 SHIPPED = Path(__file__).with_name("luigi.cfg")
 
@@ -310,6 +312,27 @@ class syndiff(luigi.Config):  # noqa: N801 - Luigi makes the section's name of t
 def setting(name):
     """Return the `config_path` that gives a task's parameter the value of ``[syndiff] name`` for its default."""
     return {"section": "syndiff", "name": name}
+
+
+def readable_data_root():
+    """Return the data root, None where the settings cannot be read."""
+    try:
+        return syndiff().data_root
+    except (ValueError, ParameterException):
+        return None
+
+
+def data_root_of(arguments):
+    """Return the data root of a command of Luigi, which also holds when Luigi has forgotten its command line.
+
+    Parameters
+    ----------
+    arguments : list of str
+        The command line without the program's name.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--syndiff-data-root", default=get_config().get("syndiff", "data_root"))
+    return parser.parse_known_args(arguments)[0].syndiff_data_root
 
 
 def downloads_at_once():

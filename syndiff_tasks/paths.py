@@ -153,6 +153,11 @@ def logs(root):
     return Path(root) / "logs"
 
 
+def failure_logs(root):
+    """Return the folder of the failure logs (JSON lines), one a run in which something failed."""
+    return logs(root) / "failures"
+
+
 def mapped_ccds(root, sector=None):
     """Return the folders of maps of each CCD of a sector, or of all: sorted (CCD, folder)."""
     one = "*" if sector is None else f"{sector:04d}"

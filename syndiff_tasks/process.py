@@ -1,26 +1,21 @@
-"""A task's process dies with its worker, and what it died of is said last of all."""
+"""A task's process dies with its worker; a command ends with a summary of what failed."""
 
 import atexit
 import contextlib
 import ctypes
-import json
 import logging
 import os
 import signal
 import sys
-import tempfile
-from typing import NamedTuple
 
-from .status import alike, shortened
+from . import failures
+from .config import data_root_of
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 # As a shell tells of a process that SIGINT or SIGPIPE ended.
 ENDED_BY_CTRL_C = 128 + signal.SIGINT
 ENDED_BY_CLOSED_PIPE = 128 + signal.SIGPIPE
-
-# Of those that failed of what the first one said, so many are named.
-NAMED = 3
 
 
 class DiesWithWorker:
@@ -49,131 +44,15 @@ class DiesWithWorker:
             raise SystemExit(ENDED_BY_CTRL_C) from None
 
 
-class Failure(NamedTuple):
-    """What a task failed of.
-
-    Attributes
-    ----------
-    task : str
-        Its name; ``luigi`` where something failed before there was a task.
-    kind : str
-        Name of the error's class; empty where the task's process was ended.
-    sentence : str
-    """
-
-    task: str
-    kind: str
-    sentence: str
-
-    def __str__(self):
-        return f"{self.task}: {self.sentence}"
-
-
-# Environment variable: path of the file of last words, where the program that started this one wants to read them too.
-WORDS = "SYNDIFF_LAST_WORDS"
-
-# What stands for a task where there is none yet.
-_LUIGI = "luigi"
-
-# Folder of files that are in memory, on Linux.
-_IN_MEMORY = "/dev/shm"
-
-
-def file_of_words():
-    """Return a new file for last words, open and without a name: in memory, for they tell of full disks as well."""
-    folder = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None
-    return tempfile.TemporaryFile("a+", encoding="utf-8", dir=folder)
-
-
-def telling(words):
-    """Return the environment of a program whose last words are to be read from a file of `file_of_words`."""
-    return {WORDS: f"/proc/{os.getpid()}/fd/{words.fileno()}"}
-
-
-# Opened before the tasks are forked: what they write into it, the process that was started by hand can read.
-_WORDS = open(os.environ[WORDS], "a+", encoding="utf-8") if WORDS in os.environ else file_of_words()
-_STARTED_BY_HAND = os.getpid()
-
-
-def last_words(task, error):
-    """Keep what a task failed of, to be said when everything else was: a log of a thousand tasks hides it.
-
-    Parameters
-    ----------
-    task : str
-        Name of the task.
-    error : Exception or str
-        What it failed of.
-    """
-    kind = "" if isinstance(error, str) else type(error).__name__
-    _WORDS.write(json.dumps(Failure(task, kind, sentence(error))) + "\n")
-    _WORDS.flush()
-
-
-def failures(words):
-    """Read last words.
-
-    Parameters
-    ----------
-    words : file
-        Of `file_of_words`.
-
-    Returns
-    -------
-    failures : list of Failure
-        One a sentence: of what several met with, the first one is named, the others need its product; a task rather
-        than Luigi.
-    """
-    words.seek(0)
-    said = [Failure(*json.loads(line)) for line in words]
-    first = {}
-    for failure in sorted(said, key=lambda failure: failure.task == _LUIGI):
-        first.setdefault(failure.sentence, failure)
-    return list(first.values())
-
-
-class Remembering:
-    """A block of a task's code of whose errors Luigi would tell a traceback only.
-
-    Parameters
-    ----------
-    task : str
-        Name of the task.
-    """
-
-    def __init__(self, task):
-        self.task = task
-
-    def __enter__(self):
-        """Begin the block."""
-
-    def __exit__(self, kind, error, traceback):
-        """Keep the error, which goes on its way."""
-        if isinstance(error, Exception):
-            last_words(self.task, error)
-
-
 class _Listener(logging.Handler):
-    """Hears of what goes wrong before there is a task, as when a parameter cannot be read."""
+    """Record what fails before there is a task, as when a parameter cannot be read."""
 
     def emit(self, record):
         if record.exc_info:
-            last_words(_LUIGI, record.exc_info[1])
+            failures.record(failures.LUIGI, "", record.exc_info[1])
 
 
 logging.getLogger("luigi-interface").addHandler(_Listener(logging.ERROR))
-
-
-# How Luigi begins on a setting that cannot be read; value and reason stand in the error that this one comes from.
-_UNREADABLE_SETTING = "Error when parsing the default value of"
-
-
-def sentence(error):
-    """Return on one line what an error says of itself; its kind, too, where that alone is no sentence."""
-    if _UNREADABLE_SETTING in str(error):
-        error = getattr(error, "__cause__", None) or error
-    said = " ".join(str(error).split())
-    return said if " " in said else f"{type(error).__name__} {said}".rstrip()
 
 
 # What a command ends of in a sentence and without a traceback: the kind of the error, and what gives the sentence.
@@ -222,39 +101,15 @@ def while_it_is_read():
         sys.exit(ENDED_BY_CLOSED_PIPE)
 
 
-def told_once(lines):
-    """Tell once what many tasks failed of: where an archive is away, a thousand skycells say the same.
-
-    Parameters
-    ----------
-    lines : list of str
-        What went wrong, a sentence each, no two of them equal.
-
-    Returns
-    -------
-    lines : list of str
-        The first of those that differ in numbers only, with the number of the others and what some of them named.
-    """
-    return [f"{first}{_others(first, others)}" for first, *others in alike(lines)]
-
-
-def _others(first, others):
-    if not others:
-        return ""
-    named = [_changed(first, other).strip(",;:'\"()") for other in others[:NAMED]] + ["…"] * (len(others) > NAMED)
-    return f" (and {len(others)} other {'tasks' if others[1:] else 'task'} failed of the same: {', '.join(named)})"
-
-
-def _changed(first, other):
-    """Return the first word of a sentence that is another in the other one."""
-    return next(word for of_first, word in zip(first.split(), other.split(), strict=True) if word != of_first)
+_STARTED_BY_HAND = os.getpid()
 
 
 @atexit.register
-def _say_last_words():
+def _print_summary():
     if os.getpid() != _STARTED_BY_HAND:
         return
-    with _WORDS:
-        said = [str(failure) for failure in failures(_WORDS)]
-    if said:
-        sys.stderr.write("\n".join(["\nWhat went wrong:", *shortened(told_once(said)), ""]))
+    lines = failures.summary(data_root_of(sys.argv[1:]))
+    if failures.RUN_VARIABLE not in os.environ:
+        failures.forget_spare_log(failures.RUN)
+    if lines:
+        sys.stderr.write("\n".join(["\nWhat went wrong:", *lines, ""]))

@@ -1,22 +1,20 @@
 """How far each CCD is, from the names of files alone: no manifest is read, so that a sector takes under a second.
 
 A product's final name is proof that it was published (`targets`): folders are renamed into place whole, and a file's
-manifest lies beside it. What failed has left a record beside its place.
+manifest lies beside it. What failed is in the failure logs (`failures`).
 """
 
-import contextlib
 import csv
-import json
 import operator
 import os
-import re
 import socket
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from . import paths
-from .targets import FAILED, TEMPORARY, failure_path, manifest_path
+from .failures import group_similar, read
+from .targets import TEMPORARY, manifest_path
 
 STEPS = ("map", "download", "combine", "blur", "template")
 
@@ -25,9 +23,6 @@ MEASURED = 3
 
 # A temporary of another host, whose processes cannot be seen, is taken for alive when touched within so many seconds.
 SECONDS_ALIVE = 3600.0
-
-# So many sentences are shown of what failed.
-SENTENCES = 10
 
 
 class Step(NamedTuple):
@@ -57,7 +52,7 @@ class Step(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One CCD, or one region of it: its steps by name, and the records of what failed."""
+    """One CCD, or one region of it: its steps by name, and the products that failed, as paths."""
 
     ccd: paths.CCD
     region: str
@@ -101,7 +96,7 @@ def survey(root, recipe, sector=None):
     rows : list of Row
         Sorted; a CCD with products of regions has a row for each of them.
     """
-    look = _Looker()
+    look = _Looker(root)
     return [_row(Path(root), recipe, ccd, region, look) for ccd, region in _parts(Path(root), sector)]
 
 
@@ -130,9 +125,14 @@ def _parts(root, sector):
 class _Looker:
     """Reads each folder once: the 16 CCDs of a sector share projections."""
 
-    def __init__(self):
+    def __init__(self, root):
         self.seen = {}
         self.here = socket.gethostname()
+        self.failed = {}
+        for failure in read(root):
+            if failure.product:
+                path = Path(root, failure.product)
+                self.failed.setdefault(str(path.parent), set()).add(path.name)
 
     def __call__(self, folder):
         folder = str(folder)
@@ -141,7 +141,7 @@ class _Looker:
         return self.seen[folder]
 
     def _read(self, folder):
-        found = _Folder(set(), set(), set(), set())
+        found = _Folder(set(), set(), set(), self.failed.get(folder, set()))
         if not os.path.isdir(folder):
             return found
         with os.scandir(folder) as entries:
@@ -149,8 +149,6 @@ class _Looker:
                 if made_by := TEMPORARY.match(entry.name):
                     name = entry.name[made_by.end() :]
                     (found.running if self._lives(made_by, entry) else found.died).add(name)
-                elif failed := FAILED.match(entry.name):
-                    found.failed.add(failed["product"])
                 elif not entry.name.startswith("."):
                     found.done.add(entry.name)
         return found
@@ -174,6 +172,7 @@ def _row(root, recipe, ccd, region, look):
     }
     found = {"map": _files([table, paths.master_map(root, ccd, region)], look)}
     found |= {step: _skycells(names, place, look) for step, place in places.items()}
+    found["download"] = _without_combined(found["download"], lambda path: paths.combined(root, recipe, path.name))
     found["blur"] = _with_summary(found["blur"], paths.cell_metadata(root, ccd, region).parent, look)
     found["template"] = _templates(root, ccd, region, look)
     steps = {step: found[step][0] for step in STEPS}
@@ -195,7 +194,7 @@ def _files(files, look):
     folder = look(files[0].parent)._replace(done={file.name for file in there})
     found = folder.among({file.name for file in files})
     size = sum(file.stat().st_size for file in there)
-    return _step(found, len(files), size, False), {failure_path(files[0].with_name(name)) for name in found.failed}
+    return _step(found, len(files), size, False), {files[0].with_name(name) for name in found.failed}
 
 
 def _step(found, wanted, size, estimated):
@@ -212,12 +211,23 @@ def _skycells(names, place, look):
     for here in projections.values():
         folder = place(next(iter(here))).parent
         those = look(folder).among(here)
-        failures |= {failure_path(folder / name) for name in those.failed}
+        failures |= {folder / name for name in those.failed}
         found = _Folder(*map(operator.or_, found, those))
     done = sorted(found.done)
     measured = [_size(place(name)) for name in done[:: max(1, len(done) // MEASURED)][:MEASURED]]
     size = round(sum(measured) / len(measured) * len(done)) if measured else 0
     return _step(found, len(names), size, len(done) > len(measured)), failures
+
+
+def _without_combined(downloads, combined):
+    """Drop the failures of downloads that were made up for later: with `keep_raw = false` the combined skycell is left.
+
+    Such a raw skycell counts as absent.
+    """
+    step, failures = downloads
+    left = {path for path in failures if not combined(path).exists()}
+    recovered = len(failures) - len(left)
+    return step._replace(failed=step.failed - recovered, absent=step.absent + recovered), left
 
 
 def _size(folder):
@@ -227,8 +237,8 @@ def _size(folder):
 def _with_summary(skycells, folder, look):
     """Add the failures of the one task that blurs all skycells of a CCD: it leaves them beside its summary."""
     step, failures = skycells
-    failed = look(folder).failed
-    failures = failures | {failure_path(folder / name) for name in failed}
+    failed = look(folder).failed - look(folder).done
+    failures = failures | {folder / name for name in failed}
     return step._replace(failed=step.failed + len(failed)), failures
 
 
@@ -243,7 +253,7 @@ def _templates(root, ccd, region, look):
         done, size = done + len(made), size + sum(path.stat().st_size for path in made)
         running += sum(name.endswith(".fits") for name in found.running)
         died += sum(name.endswith(".fits") for name in found.died)
-        failures |= {failure_path(folder / name) for name in found.failed}
+        failures |= {folder / name for name in found.failed - found.done}
     return Step(done, running, 0, len(failures), died, size, False), failures
 
 
@@ -278,65 +288,33 @@ def _cell(step):
     return ", ".join([done] * bool(step.done) + others) or "-"
 
 
-def sentences(rows):
-    """Tell what the tasks failed of.
+def failure_lines(root, rows):
+    """Describe the last failure of each product that is still missing.
 
     Parameters
     ----------
+    root : path-like
+        Data root.
     rows : list of Row
 
     Returns
     -------
     lines : list of str
-        A line for what says the same but for numbers, such as those of a skycell: how often, one of the sentences,
-        when last and where; the most frequent first.
+        The most frequent first; messages that differ in numbers only are one line, with how often, the last one, and
+        when and where that was.
     """
-    records = []
-    for path in sorted(frozenset().union(*(row.failures for row in rows))):
-        with contextlib.suppress(FileNotFoundError):  # made while we looked
-            records.append(json.loads(path.read_text(encoding="utf-8")))
-    records.sort(key=lambda record: record["failed"])
-    return [_sentence(group) for group in alike(records, lambda record: f"{record['task']}: {record['error']}")]
+    missing = frozenset().union(*(row.failures for row in rows))
+    last = {}
+    for failure in read(root):
+        last[failure.product] = failure
+    failures = [failure for product, failure in last.items() if product and Path(root, product) in missing]
+    failures.sort(key=lambda failure: failure.time)
+    return [_line(group) for group in group_similar(failures)]
 
 
-def _sentence(records):
-    last = records[-1]
-    return f"{len(records)} x {last['task']}: {last['error']} (last {last['failed']} on {last['host']})"
-
-
-def alike(said, sentence=str):
-    """Put together what says the same but for numbers, such as those of a skycell.
-
-    Parameters
-    ----------
-    said : list
-    sentence : callable
-        Returns what one of them says.
-
-    Returns
-    -------
-    groups : list of list
-        The largest first; within each, and among equals, in the order given.
-    """
-    groups = {}
-    for one in said:
-        groups.setdefault(re.sub(r"\d+", "#", sentence(one)), []).append(one)
-    return sorted(groups.values(), key=len, reverse=True)
-
-
-def shortened(lines):
-    """Return the first `SENTENCES` lines, and one that counts the others.
-
-    Parameters
-    ----------
-    lines : list of str
-
-    Returns
-    -------
-    lines : list of str
-    """
-    more = len(lines) - SENTENCES
-    return [*lines[:SENTENCES], *([f"and {more} more"] if more > 0 else [])]
+def _line(group):
+    last = group[-1]
+    return f"{len(group)} x {last} (last {last.time} on {last.host})"
 
 
 def _readable(size):

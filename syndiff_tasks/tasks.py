@@ -15,7 +15,7 @@ from urllib.parse import quote
 import luigi
 from luigi.task_register import TaskClassNotFoundException
 
-from . import TASKS, paths, plans, process, stackfiles, stages
+from . import TASKS, failures, paths, plans, process, stackfiles, stages
 from . import sector as sectors
 from .config import (
     Auto,
@@ -60,7 +60,7 @@ class _Reporting(luigi.Task):
     def complete(self):
         """Tell whether the product is there."""
         # Luigi has events with the error for `requires` and `run`, but none for this.
-        with process.Remembering(self.task_family):
+        with failures.recording(self.task_family):
             refuse_empty_options()
             return self.is_complete()
 
@@ -81,20 +81,19 @@ class _Reporting(luigi.Task):
 
 
 @_Reporting.event_handler(luigi.Event.BROKEN_TASK)
-def _remember(task, error):
-    """Have it said last of all what a task failed of."""
-    process.last_words(task.task_family, error)
+def _record_planning_failure(task, error):
+    """Record why a task could not be planned."""
+    failures.record(task.task_family, "", error)
 
 
 @_Reporting.event_handler(luigi.Event.FAILURE)
 @_Reporting.event_handler(luigi.Event.PROCESS_FAILURE)
 @_Reporting.event_handler(luigi.Event.TIMEOUT)
-def _remember_for_status(task, error):
-    """Tell `syndiff_tasks status` too, beside the first product that is still missing."""
-    _remember(task, error)
+def _record_failure(task, error):
+    """Record the failure with the first product that is still missing, by which `syndiff_tasks status` counts it."""
     products = [product.path for product in luigi.task.flatten(task.output())]
     missing = [path for path in products if not manifest_path(path).exists()]
-    remember_failure((missing or products)[0], task.task_family, process.sentence(error))
+    failures.record(task.task_family, (missing or products)[0], error)
 
 
 def _nowhere(value):
@@ -177,7 +176,7 @@ class DownloadSkycell(_Reporting):
             if further or not had:
                 raise
             logger.warning("%s was asked for again in vain, and stays as it is: %s", self.skycell, error)
-            remember_failure(target.path, self.task_family, process.sentence(error))
+            remember_failure(target.path, self.task_family, failures.one_line(error))
 
 
 class CombineBands(_Reporting):

@@ -42,7 +42,7 @@ from tiny_sky import (
     write_ffi,
 )
 
-from syndiff_tasks import ledger, plans
+from syndiff_tasks import failures, ledger, plans
 from syndiff_tasks.config import SHIPPED, Bits, Places, Weights
 from syndiff_tasks.demo import archive, frame, sky
 from syndiff_tasks.demo.truth import expected_template
@@ -1081,18 +1081,20 @@ def test_of_a_misspelt_module_luigi_itself_tells_and_the_readme_what_to_do(luigi
     assert told in told_codes()[ended.code]
 
 
-def test_an_archive_that_is_away_is_told_once_and_kept_beside_every_skycell(tiny_sky, luigi, tmp_path):
+def test_an_archive_that_is_down_is_one_line_and_in_the_log_for_every_skycell(tiny_sky, luigi, tmp_path):
     away = f"http://127.0.0.1:{free_port()}"
     arguments = tiny_sky.arguments(tmp_path, "--syndiff-download-tries", "1", archive=away)
     ended = luigi.run("Downsample", *arguments)
     assert ended.code == FAILED
     told = sentence(ended)
     assert told.count("the host 127.0.0.1 could not be reached") == 1
-    assert f"(and {len(CELLS) - 1} other tasks failed of the same: rings.v3.skycell.2611.0" in told
+    assert f"(and {len(CELLS) - 1} other tasks failed for the same reason: rings.v3.skycell.2611.0" in told
     assert all(f"skycell.2611.{cell:03d}.stk.r.unconv.fits" in told for cell in CELLS)
-    kept = [json.loads(record.read_text()) for record in tmp_path.rglob(".skycell.*.failed")]
-    assert sorted(record["product"] for record in kept) == [f"skycell.2611.{cell:03d}" for cell in CELLS]
-    assert all(record["product"] in record["error"] and "could not be reached" in record["error"] for record in kept)
+    kept = [failure for failure in failures.read(tmp_path) if failure.product]
+    products = [Path(failure.product).name for failure in kept]
+    assert sorted(products) == [f"skycell.2611.{cell:03d}" for cell in CELLS]
+    for product, failure in zip(products, kept, strict=True):
+        assert product in failure.message and "could not be reached" in failure.message
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tiny_sky, luigi, tmp_path):

@@ -1,6 +1,7 @@
 """A whole sector: its FFIs, their drift, one template an FFI, cron, and the state at a glance."""
 
 import fcntl
+import glob
 import importlib.util
 import json
 import math
@@ -24,9 +25,10 @@ from astropy.wcs import WCS
 from luigi.cmdline_parser import CmdlineParser
 from numpy.testing import assert_allclose, assert_array_equal
 
-from syndiff_tasks import paths, process, sector, status, tasks
+from syndiff_tasks import failures, paths, sector, status, tasks
 from syndiff_tasks.config import Auto, Detectors, Offsets
 from syndiff_tasks.demo import frame
+from syndiff_tasks.failures import Failure
 from syndiff_tasks.geometry import ffi as ffi_geometry
 
 pytest_plugins = ["tiny_sky_fixtures"]
@@ -485,9 +487,9 @@ def test_run_sector_leaves_at_once_when_another_is_at_work_unless_that_one_hangs
         assert script.main(arguments(made, tmp_path)) == 4
 
 
-AWAY = process.Failure("DownloadSkycell", "ArchiveUnavailable", "HTTP 503")
-NEEDS_IT = process.Failure("CombineBands", "RuntimeError", "Unfulfilled dependency at run time: DownloadSkycell_1")
-KILLED = process.Failure("Convolve", "", "Task Convolve_1 died unexpectedly with exit code -9")
+AWAY = Failure("DownloadSkycell", "ArchiveUnavailable", "HTTP 503")
+NEEDS_IT = Failure("CombineBands", "RuntimeError", "Unfulfilled dependency at run time: DownloadSkycell_1")
+KILLED = Failure("Convolve", "", "Task Convolve_1 died unexpectedly with exit code -9")
 
 
 @quietly
@@ -496,13 +498,13 @@ def test_run_sector_prints_what_a_person_must_do_and_only_that(made, script, tmp
     monkeypatch.setattr(script, "luigi", lambda command, log: (30, failed))
     assert script.main(arguments(made, tmp_path)) == 3
     assert capsys.readouterr().out == ""
-    refused = AWAY._replace(sentence="r.fits fails its check; the last refused body is in /suspect")
-    differs = process.Failure("Convolve", "SettingsDiffer", "x was made with sigma 40")
+    refused = AWAY._replace(message="r.fits fails its check; the last refused body is in /suspect")
+    differs = Failure("Convolve", "SettingsDiffer", "x was made with sigma 40")
     failed += [differs, differs, KILLED, refused]
-    failed += [process.Failure("CombineBands", "ValueError", f"skycell.{cell}: no EXPTIME") for cell in range(12)]
+    failed += [Failure("CombineBands", "ValueError", f"skycell.{cell}: no EXPTIME") for cell in range(12)]
     assert script.main(arguments(made, tmp_path)) == 1
     lines = capsys.readouterr().out.splitlines()
-    others = "(and 11 other tasks failed of the same: skycell.1, skycell.2, skycell.3, …)"
+    others = "(and 11 other tasks failed for the same reason: skycell.1, skycell.2, skycell.3, …)"
     assert lines[:4] == [f"CombineBands: skycell.0: no EXPTIME {others}", *map(str, (differs, KILLED, refused))]
     assert len(lines) == 5 and str(tmp_path / "logs") in lines[4]
 
@@ -510,7 +512,7 @@ def test_run_sector_prints_what_a_person_must_do_and_only_that(made, script, tmp
 @quietly
 def test_run_sector_does_not_ask_a_silent_luigid_for_each_ccd_again(made, script, tmp_path, capsys, monkeypatch):
     asked = []
-    silent = process.Failure("luigi", "RPCError", "Errors (3 attempts) when connecting to remote scheduler")
+    silent = Failure("luigi", "RPCError", "Errors (3 attempts) when connecting to remote scheduler")
     monkeypatch.setattr(script, "luigi", lambda command, log: asked.append(command) or (40, [silent]))
     both = [word for word in arguments(made, tmp_path) if word not in ("--ccds", "4")]
     assert script.main(both) == 1
@@ -531,12 +533,14 @@ def test_run_sector_keeps_the_last_logs(made, script, tmp_path, monkeypatch):
 
 
 def test_run_sector_tells_of_a_disk_that_is_too_full_for_its_log(script, tmp_path):
-    failed = process.Failure("MapFFI", "ProductNotWritten", "the disk is full")
-    told = f"print(json.dumps({tuple(failed)}), file=open(os.environ[{process.WORDS!r}], 'a'))"
-    (tmp_path / "luigi.py").write_text(f"import json, os\nprint('a line for the log')\n{told}\n")
+    failed = Failure("MapFFI", "ProductNotWritten", "the disk is full")
+    log = f"{failures._spare_log('')}".replace(".jsonl", "{os.environ['SYNDIFF_RUN']}.jsonl")
+    line = f"print({json.dumps(failed._asdict())!r}, file=open(f{log!r}, 'a'))"
+    (tmp_path / "luigi.py").write_text(f"import os\nprint('a line for the log')\n{line}\n")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PYTHONPATH", str(tmp_path))
         assert script.luigi([], Path("/dev/full")) == (0, [failed])
+    assert not glob.glob(log.replace("{os.environ['SYNDIFF_RUN']}", "*"))
 
 
 @quietly
@@ -553,9 +557,9 @@ def test_run_sector_makes_the_other_ccds_where_one_fails_and_the_next_run_goes_o
     bad.write_bytes(other.read_bytes())
 
     def luigi(command, log):
-        with process.file_of_words() as words:
-            ended = made.luigi.run("Sector", *command[3:], environment=process.telling(words))
-            return ended.code, process.failures(words)
+        run = failures.new_run()
+        ended = made.luigi.run("Sector", *command[3:], environment={failures.RUN_VARIABLE: run})
+        return ended.code, failures.distinct(failures.read(root, run))
 
     monkeypatch.setattr(script, "luigi", luigi)
     command = ["--sector", "20", "--ffi-dir", str(ffis), "--roi", ROI, *made.more, "--syndiff-data-root", str(root)]

@@ -1,5 +1,6 @@
 """The state at a glance: what the command line tells of files alone, and how little it needs for that."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,8 +14,8 @@ from tiny_sky import CELLS, PLAIN
 
 import syndiff_tasks
 from syndiff_tasks import __main__ as command_line
-from syndiff_tasks import paths, status, tasks
-from syndiff_tasks.targets import WholeTarget, failure_path, manifest_path, remember_failure, sweep
+from syndiff_tasks import failures, paths, status, tasks
+from syndiff_tasks.targets import manifest_path
 
 pytest_plugins = ["tiny_sky_fixtures"]
 
@@ -36,6 +37,14 @@ def group(path):
     (path / "bytes").write_bytes(bytes(1000))
 
 
+def failed(root, product, task, message):
+    """Add a failure to the log of a run."""
+    failure = failures.Failure(task, "", message, str(product.relative_to(root)), "2026-01-01T00:00:00+00:00", "host")
+    paths.failure_logs(root).mkdir(parents=True, exist_ok=True)
+    with open(paths.failure_logs(root) / "20260101T000000-0.jsonl", "a") as log:
+        log.write(json.dumps(failure._asdict()) + "\n")
+
+
 def said(capsys, *arguments):
     capsys.readouterr()
     assert command_line.main(["status", *map(str, arguments)]) == 0
@@ -52,7 +61,7 @@ def test_each_product_is_counted_once_as_done_running_absent_failed_or_died_with
     for pid, name in ((os.getpid(), NAMES[6]), (dead.pid, NAMES[7]), (os.getpid(), NAMES[0]), (dead.pid, NAMES[8])):
         (folder / f".tmp-{pid}-0123abcd@{os.uname().nodename}@{name}").mkdir()
     for name in (NAMES[4], NAMES[6], NAMES[8]):  # made since then; tried again just now; failed and then killed
-        remember_failure(folder / name, "DownloadSkycell", "no answer")
+        failed(tmp_path, folder / name, "DownloadSkycell", "no answer")
     (row,) = status.survey(tmp_path, "any")
     assert (row.ccd, row.region) == (CCD, "")
     assert row.steps["map"] == status.Step(1, 0, 1, 0, 0, table.stat().st_size, False)
@@ -65,18 +74,16 @@ def test_each_product_is_counted_once_as_done_running_absent_failed_or_died_with
 
 def test_sentences_that_differ_in_numbers_only_are_told_once_with_their_count(tmp_path, capsys):
     mapped(tmp_path)
-    paths.raw(tmp_path, NAMES[0]).parent.mkdir(parents=True)
     for name in NAMES[:7]:
-        remember_failure(paths.raw(tmp_path, name), "DownloadSkycell", f"{name}: no mirror answers (status 503)")
-    remember_failure(paths.raw(tmp_path, NAMES[7]), "DownloadSkycell", f"{NAMES[7]}: the header has no EXPTIME")
+        failed(tmp_path, paths.raw(tmp_path, name), "DownloadSkycell", f"{name}: no mirror answers (status 503)")
+    failed(tmp_path, paths.raw(tmp_path, NAMES[7]), "DownloadSkycell", f"{NAMES[7]}: the header has no EXPTIME")
     summary = paths.cell_metadata(tmp_path, CCD, "")
-    summary.parent.mkdir(parents=True)
-    remember_failure(summary, "Convolve", "Task Convolve_1 died unexpectedly with exit code -9")
+    failed(tmp_path, summary, "Convolve", "Task Convolve_1 died unexpectedly with exit code -9")
     lines = said(capsys, tmp_path).splitlines()
     (at,) = (number for number, line in enumerate(lines) if line.startswith("What failed"))
     assert lines[at + 1].startswith("7 x DownloadSkycell: skycell.2611.00") and "status 503" in lines[at + 1]
-    assert lines[at + 2].startswith("1 x Convolve: Task Convolve_1 died unexpectedly with exit code -9 (last 20")
-    assert lines[at + 3].startswith("1 x DownloadSkycell: skycell.2611.007: the header has no EXPTIME")
+    assert lines[at + 2].startswith("1 x DownloadSkycell: skycell.2611.007: the header has no EXPTIME")
+    assert lines[at + 3].startswith("1 x Convolve: Task Convolve_1 died unexpectedly with exit code -9 (last 20")
     assert len(lines) == at + 4
 
 
@@ -100,18 +107,14 @@ def test_combined_skycells_are_those_of_the_recipe_that_was_worked_on_last_or_is
     assert "4 done" in said(capsys, tmp_path, "--recipe", "old")
 
 
-def test_a_record_of_a_failure_is_hidden_and_goes_when_the_product_is_there_or_nobody_tries_any_more(tmp_path):
-    target = WholeTarget(tmp_path / "map.fits", {})
-    remember_failure(target.path, "MapFFI", "no header")
-    remember_failure(tmp_path / "given_up.fits", "MapFFI", "no header")
-    remember_failure(tmp_path / "fresh.fits", "MapFFI", "no header")
-    assert not list(tmp_path.glob("*.fits")) + list(tmp_path.glob("[!.]*"))
-    os.utime(failure_path(tmp_path / "given_up.fits"), (0, 0))
-    with target.writing() as draft:
-        Path(draft.path).write_text("whole")
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"map.fits", ".map.fits.manifest.json", failure_path(tmp_path / "fresh.fits").name}
-    assert sweep(tmp_path) == []
+def test_a_failed_download_that_was_combined_later_and_not_kept_is_no_failure(tmp_path):
+    mapped(tmp_path)
+    for name in NAMES[:2]:
+        failed(tmp_path, paths.raw(tmp_path, name), "DownloadSkycell", "no answer")
+    group(paths.combined(tmp_path, "any", NAMES[0]))
+    (row,) = status.survey(tmp_path, "any")
+    assert (row.steps["download"].failed, row.steps["download"].absent) == (1, 9)
+    assert row.failures == {paths.raw(tmp_path, NAMES[1])}
 
 
 def test_a_skycell_that_fails_is_told_with_its_sentence_until_it_is_mended(tiny_sky, luigi, made, tmp_path, capsys):
@@ -131,18 +134,17 @@ def test_a_skycell_that_fails_is_told_with_its_sentence_until_it_is_mended(tiny_
     file.write_bytes(whole)
     assert luigi.run("Downsample", *tiny_sky.arguments(made, *PLAIN, archive=archive)).code == 0
     assert "fail" not in said(capsys, made)
-    assert not list(made.rglob("*.failed"))
 
 
 @pytest.mark.parametrize("event", [Event.PROCESS_FAILURE, Event.TIMEOUT])
 def test_a_task_whose_process_was_ended_has_failed_too(tmp_path, monkeypatch, event):
-    # Luigi's worker says it in the parent: the task itself has no time to say anything.
+    # Luigi's worker reports it in the parent: the task itself had no time to.
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tasks.process, "last_words", lambda *said: None)
+    Path("data").mkdir()
     task = tasks.DownloadSkycell(skycell="skycell.2611.044")
-    Path(task.output().path).parent.mkdir(parents=True)
     task.trigger_event(event, task, "Task died unexpectedly with exit code -9")
-    assert "exit code -9" in failure_path(task.output().path).read_text()
+    (failure,) = failures.read("data")
+    assert "exit code -9" in failure.message and Path("data", failure.product) == Path(task.output().path)
 
 
 # --- how little it takes ----------------------------------------------------------------------------------------------
