@@ -925,7 +925,7 @@ def test_temporaries_of_other_hosts_are_swept_only_when_old(tmp_path):
 
 
 def test_space_needed_is_that_of_a_ccd_as_measured():
-    # 911-1,270 skycells of r, i, z, y images: about 260 GB (facts of the field, 4).
+    # 911-1,270 skycells of r, i, z, y images: about 260 GB (docs/facts.md §4).
     images = archive.needed_bytes(950, "rizy", ["image"], at_once=8, keep_raw=True)
     assert images == pytest.approx(262e9, rel=0.03)
 

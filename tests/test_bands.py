@@ -18,7 +18,7 @@ from syndiff_tasks.pixels.bands import (
 
 WEIGHTS = {"r": 0.238, "i": 0.344, "z": 0.283, "y": 0.135}
 BLANK = 32767
-# Of rings.v3.skycell.2180.097.stk.y.unconv (facts.md §2).
+# Of rings.v3.skycell.2180.097.stk.y.unconv (docs/facts.md §2).
 REAL_Y = {
     "BZERO": 3.632996916771, "BSCALE": 1.908685283002e-04, "BLANK": BLANK, "BSOFTEN": 413.7191922843,
     "BOFFSET": 17.32926559448, "EXPTIME": 500.0, "FPA.ZP": 25.0,

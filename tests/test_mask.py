@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from syndiff_tasks.pixels.mask import DQ, PS1, REPAIRED, bit_mask, dq_of_bits
 
-# MSKNAM/MSKVAL of a real GPC1 mask header (facts.md §2).
+# MSKNAM/MSKVAL of a real GPC1 mask header (docs/facts.md §2).
 GPC1_HEADER = {
     "DETECTOR": 1, "FLAT": 2, "DARK": 4, "BLANK": 8, "CTE": 16, "SAT": 32, "LOW": 64, "SUSPECT": 128, "CR": 256,
     "SPIKE": 512, "GHOST": 1024, "STREAK": 2048, "STARCORE": 4096, "CONV.BAD": 8192, "CONV.POOR": 16384,

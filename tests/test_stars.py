@@ -14,7 +14,7 @@ from syndiff_tasks.pixels.stars import Stars, build_psf, expected_counts, tess_m
 
 SHAPE = (300, 320)
 SATURATION = 3300.0  # counts/s: that of real PS1 stacks in r, 2,025,376 counts in 640 s
-SKY_NOISE = 0.16  # counts/s per pixel, as the weighted sum of r, i, z, y of facts.md §2
+SKY_NOISE = 0.16  # counts/s per pixel, as the weighted sum of r, i, z, y of docs/facts.md §2
 CENTRE = (160.3, 149.6)
 
 
