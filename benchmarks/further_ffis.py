@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks import ccd, made_up
 from syndiff_tasks import paths, plans, stages
 from syndiff_tasks.demo import frame
-from syndiff_tasks.geometry import ffi
+from syndiff_tasks.geometry.tansip import shifted
 from syndiff_tasks.pixels import psf
 from syndiff_tasks.targets import WholeTarget
 
@@ -69,7 +69,7 @@ def main():
     files = []
     for number in range(asked.ffis + 1):
         # Every further FFI has drifted by a hundredth of a pixel more.
-        frame.TANSIP = ffi.shifted(tansip, 0.01 * number, 0.0)
+        frame.TANSIP = shifted(tansip, 0.01 * number, 0.0)
         files.append(str(folder / frame.NAME.replace("135923", f"{135923 + number}")))
         frame.write_frame(files[-1], blank_image())
     reference = plans.plan(files[0])

@@ -12,7 +12,9 @@ import numpy as np
 
 from syndiff_tasks import stackfiles, stages
 from syndiff_tasks.demo import archive, field, frame
-from syndiff_tasks.geometry import ffi, footprint, rings
+from syndiff_tasks.geometry import footprint
+from syndiff_tasks.geometry.region import Region
+from syndiff_tasks.geometry.rings import rings_v3
 from syndiff_tasks.io import archive as names
 from syndiff_tasks.io import fitsfile
 from syndiff_tasks.pixels import bands
@@ -23,12 +25,12 @@ CROWDED = 500_000  # stars a square degree, as near the Milky Way's plane: 100,0
 SIGMA = 40.0
 WEIGHTS = {"r": 0.238, "i": 0.344, "z": 0.283, "y": 0.135}
 RECIPE = stages.Recipe(tuple(WEIGHTS.items()), "none", (12,), "flag", 4)
-FRAME = ffi.Region(0, 0, 2136, 2078)
+FRAME = Region(0, 0, 2136, 2078)
 
 
 def skycell():
     """Return the skycell."""
-    return rings.rings_v3().skycell(NAME)
+    return rings_v3().skycell(NAME)
 
 
 def build(folder):
@@ -82,7 +84,7 @@ def crowded(folder):
 @functools.cache
 def owned_pixels():
     """Return x and y of the FFI pixels that the skycell owns."""
-    found = footprint.footprint(frame.TANSIP, FRAME, rings.rings_v3())
+    found = footprint.footprint(frame.TANSIP, FRAME, rings_v3())
     index = [one.name for one in found.skycells].index(NAME)
     y, x = np.nonzero(found.owner == index)
     return x, y

@@ -16,7 +16,9 @@ from benchmarks import made_up
 from syndiff_tasks import stackfiles, stages
 from syndiff_tasks.demo import frame
 from syndiff_tasks.demo.truth import astropy_wcs
-from syndiff_tasks.geometry import footprint, mapping, rings
+from syndiff_tasks.geometry import footprint, mapping
+from syndiff_tasks.geometry.rings import rings_v3
+from syndiff_tasks.geometry.skycell import skycell_keywords, skycell_wcs
 from syndiff_tasks.io import archive as names
 from syndiff_tasks.io import fitsfile, store
 from syndiff_tasks.pixels import background, blocks, psf, template
@@ -31,14 +33,14 @@ POLITENESS = names.Politeness(3, 5.0, 60.0, 0.1, 1.0)
 
 def owners():
     """Own: the owner of each science pixel of the CCD."""
-    return lambda: {"skycells": len(footprint.footprint(frame.TANSIP, made_up.FRAME, rings.rings_v3()).skycells)}
+    return lambda: {"skycells": len(footprint.footprint(frame.TANSIP, made_up.FRAME, rings_v3()).skycells)}
 
 
 def owners_by_astropy_and_shapely():
     """Peer: astropy's WCS, and shapely's tree of core polygons; one row in 16, extrapolated."""
     import shapely
 
-    cells = rings.rings_v3()
+    cells = rings_v3()
     found = footprint.footprint(frame.TANSIP, made_up.FRAME, cells)
     polygons = [shapely.Polygon(np.stack(footprint.corners(one), axis=1)[1:]) for one in found.skycells]
     wcs, rows = astropy_wcs(frame.TANSIP), np.arange(0, 2048, 16)
@@ -67,7 +69,7 @@ def index_map():
 
 def _exact_index(skycell, rows):
     x, y = np.meshgrid(np.arange(skycell.nx), rows)
-    sky = rings.wcs(skycell).all_pix2world(x, y, 0)
+    sky = skycell_wcs(skycell).all_pix2world(x, y, 0)
     fx, fy = (np.floor(place + 0.5).astype(int) for place in astropy_wcs(frame.TANSIP).all_world2pix(*sky, 0))
     inside = (fx >= 44) & (fx < 2092) & (fy >= 0) & (fy < 2048)
     return np.where(inside, fy * SHAPE[1] + fx, -1)
@@ -96,7 +98,7 @@ def write_map(by_astropy):
             if by_astropy:
                 fits.PrimaryHDU(made).writeto(path, checksum=True)
             else:
-                fitsfile.write_pixel_map(path, made, rings.wcs_keywords(skycell), {})
+                fitsfile.write_pixel_map(path, made, skycell_keywords(skycell), {})
             return {"MB": os.path.getsize(path) / 1e6}
 
     return run
@@ -403,8 +405,8 @@ def downsample_by_reproject(folder, method):
     skycell = made_up.skycell()
     native = ndimage.gaussian_filter(_filled(folder), made_up.SIGMA, mode="constant", truncate=6)
     [ours], box = _integrated(_blurred(folder), 1)
-    # What PS1 labels FK5 is ICRS (geometry/rings.py); reproject would move it by 20 mas, worth 6e-4 of the peak.
-    source, target = WCS(rings.wcs_keywords(skycell) | {"RADESYS": "ICRS"}), astropy_wcs(frame.TANSIP)[box]
+    # What PS1 labels FK5 is ICRS (geometry/skycell.py); reproject would move it by 20 mas, worth 6e-4 of the peak.
+    source, target = WCS(skycell_keywords(skycell) | {"RADESYS": "ICRS"}), astropy_wcs(frame.TANSIP)[box]
     area = ours.count / np.maximum(ours.coverage, 1e-3)
     # The brightest pixels, where any error is largest.
     rows, columns = np.unravel_index(np.argsort(np.where(ours.coverage > 0, ours.flux, 0), axis=None)[-12:], area.shape)

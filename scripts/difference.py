@@ -13,7 +13,7 @@ from pathlib import Path
 
 from astropy.io import fits
 
-from syndiff_tasks.geometry.ffi import keywords
+from syndiff_tasks.geometry.tansip import tansip_keywords
 from syndiff_tasks.io.fitsfile import read_ffi
 from syndiff_tasks.report import difference, picture
 from syndiff_tasks.report.product import read_template
@@ -50,7 +50,7 @@ def write_difference(path, result, template, ffi_name, unit):
             "NFITTED": (match.pixels, "pixels in the fit"),
         }
     )
-    wcs = keywords(template.tansip)
+    wcs = tansip_keywords(template.tansip)
     hdus = [primary]
     for name, image, bunit in (
         ("DIFFERENCE", result.difference, unit),

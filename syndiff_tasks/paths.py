@@ -1,6 +1,6 @@
 """Where each product lives: the only module that spells a path.
 
-``ccd`` is what `geometry.ffi.parse_name` returns (sector, camera, ccd, stem); ``region`` is the label of a region,
+``ccd`` is what `geometry.ffi.parse_ffi_name` returns (sector, camera, ccd, stem); ``region`` is the label of a region,
 empty for the whole FFI.
 """
 

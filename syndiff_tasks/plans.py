@@ -16,9 +16,23 @@ import pandas as pd
 from astropy.io import fits
 
 from . import sector
-from .geometry import ffi as ffi_geometry
 from .geometry import footprint as footprints
-from .geometry import mapping, rings
+from .geometry import mapping
+from .geometry.ffi import FFIName, check_detector, parse_ffi_name, science_region
+from .geometry.region import Region, check_region, parse_region
+from .geometry.rings import rings_v3
+from .geometry.skycell import skycell_keywords
+from .geometry.skycell_table import tessellation_from_table
+from .geometry.tansip import (
+    TanSip,
+    cropped,
+    pixel_to_sky,
+    region_around,
+    sky_to_pixel,
+    tansip_from_header,
+    tansip_keywords,
+)
+from .geometry.tessellation import Tessellation
 from .io import fitsfile
 
 # Pointing drifts by some 0.1 px within a sector; frames of bad pointing, by some pixels [TESS px].
@@ -29,16 +43,16 @@ class Plan(NamedTuple):
     """The geometry of one FFI, or of a region of it, and the skycells under it."""
 
     path: str
-    ccd: ffi_geometry.FFIName
+    ccd: FFIName
     mjd: float
     shape: tuple
-    science: ffi_geometry.Region
-    tansip: ffi_geometry.TanSip
-    region: ffi_geometry.Region
+    science: Region
+    tansip: TanSip
+    region: Region
     label: str
     skycells: tuple
     lay: Callable
-    tessellation: rings.Tessellation
+    tessellation: Tessellation
     catalogue: str
 
     @property
@@ -57,7 +71,7 @@ class Plan(NamedTuple):
 
     def wcs_digest(self):
         """Return a digest of how the FFI lies on the sky."""
-        return _digest(ffi_geometry.keywords(self.tansip))
+        return _digest(tansip_keywords(self.tansip))
 
     def skycell(self, name):
         """Return one of the FFI's skycells by name."""
@@ -115,28 +129,28 @@ def _footprint(ground):
 
 @functools.lru_cache(maxsize=4096)
 def _plan(path, _state, roi, target, size, catalogue, cells):
-    ccd = ffi_geometry.parse_name(path)
+    ccd = parse_ffi_name(path)
     header = fitsfile.read_ffi_header(path)
     shape = header["NAXIS2"], header["NAXIS1"]
     try:
-        ffi_geometry.check_detector(ccd, header)
-        tansip = ffi_geometry.from_header(header)
-        science = ffi_geometry.science_region(header, shape)
+        check_detector(ccd, header)
+        tansip = tansip_from_header(header)
+        science = science_region(header, shape)
         mjd = sector.start(header)
     except fits.VerifyError as error:
         raise ValueError(f"{path}: the header is damaged ({error}); fetch the file again") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    region = ffi_geometry.Region(0, 0, shape[1], shape[0])
+    region = Region(0, 0, shape[1], shape[0])
     if roi:
-        region = ffi_geometry.parse_region(roi)
-        ffi_geometry.check_region(region, shape, science)
+        region = parse_region(roi)
+        check_region(region, shape, science)
     if target:
-        region = ffi_geometry.region_around(tansip, *position(target), size, science)
+        region = region_around(tansip, *position(target), size, science)
     lay = functools.partial(_footprint, _Ground(tansip, region, cells, science))
     skycells = lay().skycells
     if not skycells:
-        ra, dec = ffi_geometry.pixel_to_sky(tansip, (region.x0 + region.x1) / 2, (region.y0 + region.y1) / 2)
+        ra, dec = pixel_to_sky(tansip, (region.x0 + region.x1) / 2, (region.y0 + region.y1) / 2)
         raise NoCoverage(
             f"{path}: no PS1 coverage at declination {float(dec):.1f} (RA {float(ra):.1f}); the survey ends near "
             "declination -30, and collateral pixels see no sky"
@@ -181,13 +195,13 @@ def may_share(plan_, other, catalogue=""):
 def _apart(one, other):
     """Return how far the corners of a region lie from where another FFI's WCS has them [TESS px]."""
     x, y = np.meshgrid((one.region.x0, one.region.x1), (one.region.y0, one.region.y1))
-    there = ffi_geometry.sky_to_pixel(other.tansip, *ffi_geometry.pixel_to_sky(one.tansip, x, y))
+    there = sky_to_pixel(other.tansip, *pixel_to_sky(one.tansip, x, y))
     return float(np.max(np.hypot(there[0] - x, there[1] - y)))
 
 
 def roi_label(roi):
     """Return the label that a region ``x0,y0,x1,y1`` gives to the folders of its products, empty for an empty one."""
-    return f"roi_{'_'.join(map(str, ffi_geometry.parse_region(roi)))}" if roi else ""
+    return f"roi_{'_'.join(map(str, parse_region(roi)))}" if roi else ""
 
 
 def roi_of(plan_):
@@ -213,7 +227,7 @@ def position(target):
 def tessellation(catalogue=""):
     """Return the skycells of the ring table, or those of a CSV file; cached for as long as that stays the same."""
     if not catalogue:
-        return rings.rings_v3()
+        return rings_v3()
     if not os.path.exists(catalogue):
         raise ValueError(f"--skycell-catalog {catalogue}: there is no such file")
     return _tessellation(catalogue, _state_of(catalogue))
@@ -228,7 +242,7 @@ def _state_of(path):
 @functools.lru_cache(maxsize=4)
 def _tessellation(catalogue, _state):
     try:
-        return rings.catalogue(pd.read_csv(catalogue, dtype={"NAME": str}))
+        return tessellation_from_table(pd.read_csv(catalogue, dtype={"NAME": str}))
     except ValueError as error:
         # pandas' own complaints, of which many are ValueErrors, name no file.
         raise ValueError(f"--skycell-catalog {catalogue}: {error}") from error
@@ -253,9 +267,9 @@ def write_map(plan, name, path):
     if name == "list":
         footprints.skycell_rows(plan.footprint).to_csv(path, index=False)
     elif name == "pixels":
-        cards = ffi_geometry.keywords(ffi_geometry.cropped(plan.tansip, plan.region.x0, plan.region.y0))
+        cards = tansip_keywords(cropped(plan.tansip, plan.region.x0, plan.region.y0))
         fitsfile.write_master_map(path, plan.footprint.owner, cards, footprints.skycell_rows(plan.footprint))
     else:
         skycell = plan.skycell(name)
         index_map = mapping.pixel_index_map(plan.tansip, skycell, plan.shape, plan.science)
-        fitsfile.write_pixel_map(path, index_map, rings.wcs_keywords(skycell), ffi_geometry.keywords(plan.tansip))
+        fitsfile.write_pixel_map(path, index_map, skycell_keywords(skycell), tansip_keywords(plan.tansip))

@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 from astropy.time import Time
 
-from .geometry import ffi as ffi_geometry
+from .geometry.ffi import FFI_EXTENSIONS, check_detector, parse_ffi_name, science_region
+from .geometry.region import SCIENCE, Region, parse_region
+from .geometry.tansip import TanSip, pixel_to_sky, pixel_to_vector, sky_to_pixel, tansip_from_header
 from .io import fitsfile
 from .paths import CCD
 from .report import page
@@ -73,10 +75,10 @@ def find(folder, sector):
     found, others = {}, set()
     for where, _, files in os.walk(folder, followlinks=True):
         for file in sorted(files):
-            if not file.endswith(ffi_geometry.EXTENSIONS):
+            if not file.endswith(FFI_EXTENSIONS):
                 continue
             try:
-                name = ffi_geometry.parse_name(file)
+                name = parse_ffi_name(file)
             except ValueError:
                 continue  # a folder of FFIs holds other FITS files as well
             if name.sector == sector:
@@ -101,8 +103,8 @@ class Frame(NamedTuple):
     path: Path
     mjd: float
     quality: int
-    science: ffi_geometry.Region
-    tansip: ffi_geometry.TanSip | None
+    science: Region
+    tansip: TanSip | None
     why: str
 
 
@@ -118,13 +120,13 @@ def read_frame(path):
     frame : Frame
         `quality` is DQUALITY, 0 where there is none, as in TICA's.
     """
-    mjd, quality, science = math.nan, 0, ffi_geometry.SCIENCE
+    mjd, quality, science = math.nan, 0, SCIENCE
     try:
         header = fitsfile.read_ffi_header(path)
         mjd, quality = start(header), int(header.get("DQUALITY", 0) or 0)
-        ffi_geometry.check_detector(ffi_geometry.parse_name(path), header)
-        science = ffi_geometry.science_region(header, (header["NAXIS2"], header["NAXIS1"]))
-        return Frame(path, mjd, quality, science, ffi_geometry.from_header(header), "")
+        check_detector(parse_ffi_name(path), header)
+        science = science_region(header, (header["NAXIS2"], header["NAXIS1"]))
+        return Frame(path, mjd, quality, science, tansip_from_header(header), "")
     except ValueError as error:
         return Frame(path, mjd, quality, science, None, str(error))
 
@@ -162,7 +164,7 @@ def displacement(tansip, other, region):
     x0, y0, x1, y1 = region.x0, region.y0, region.x1 - 1, region.y1 - 1
     x = np.array([(x0 + x1) / 2, x0, x1, x1, x0], float)
     y = np.array([(y0 + y1) / 2, y0, y0, y1, y1], float)
-    there = ffi_geometry.sky_to_pixel(other, *ffi_geometry.pixel_to_sky(tansip, x, y))
+    there = sky_to_pixel(other, *pixel_to_sky(tansip, x, y))
     return np.stack([there[0] - x, there[1] - y], axis=-1)
 
 
@@ -190,7 +192,7 @@ def jumps(frames, region):
 def _middle_of(frames, region):
     """Return the WCS of the frame whose centre is nearest to the median of all: no one bad frame is it."""
     centre = (region.x0 + region.x1 - 1) / 2, (region.y0 + region.y1 - 1) / 2
-    vectors = np.concatenate([ffi_geometry.pixel_to_vector(frame.tansip, *([c] for c in centre)) for frame in frames])
+    vectors = np.concatenate([pixel_to_vector(frame.tansip, *([c] for c in centre)) for frame in frames])
     return frames[int(np.argmin(np.linalg.norm(vectors - np.median(vectors, axis=0), axis=1)))].tansip
 
 
@@ -265,7 +267,7 @@ def chosen(choice_path, files):
 
 def stem_of(path):
     """Return the name of an FFI without folder and extension, empty for an empty path."""
-    return ffi_geometry.parse_name(path).stem if path else ""
+    return parse_ffi_name(path).stem if path else ""
 
 
 def path_of(stem, files):
@@ -277,7 +279,7 @@ def path_of(stem, files):
         If it is not among the files.
     """
     for path in files:
-        if ffi_geometry.parse_name(path).stem == stem:
+        if parse_ffi_name(path).stem == stem:
             return path
     raise ValueError(
         f"{stem}, the reference FFI of its CCD, is not in --ffi-dir any more; put it back, or choose another one with "
@@ -296,7 +298,7 @@ def sees(path, target):
     frame = read_frame(path)
     if frame.tansip is None:
         raise ValueError(frame.why)
-    x, y = (float(value) for value in ffi_geometry.sky_to_pixel(frame.tansip, *target))
+    x, y = (float(value) for value in sky_to_pixel(frame.tansip, *target))
     science = frame.science
     return science.x0 - 0.5 <= x < science.x1 - 0.5 and science.y0 - 0.5 <= y < science.y1 - 0.5
 
@@ -328,7 +330,7 @@ def drift(frames, reference, region):
     """
     if reference.tansip is None:
         raise ValueError(f"{reference.path} cannot be the reference: {reference.why}")
-    region = ffi_geometry.parse_region(region) if region else reference.science
+    region = parse_region(region) if region else reference.science
     frames = by_time(frames)
     pointed = [n for n, frame in enumerate(frames) if frame.tansip is not None]
     jump = np.zeros(len(frames))
@@ -344,7 +346,7 @@ def _drift_row(frame, jump, reference, region):
     flags = {BAD_QUALITY: frame.quality != 0, NO_WCS: frame.tansip is None, JUMP: jump >= LARGEST_JUMP}
     why = frame.why or (f"{jump:.2f} px from the frames about it in time" if flags[JUMP] else "")
     return {
-        "ffi": ffi_geometry.parse_name(frame.path).stem,
+        "ffi": parse_ffi_name(frame.path).stem,
         "mjd": frame.mjd,
         **dict(zip(OFFSET_COLUMNS, moved.ravel().round(6) + 0.0, strict=True)),
         "dquality": frame.quality,

@@ -12,7 +12,7 @@ import shutil
 from typing import NamedTuple
 
 from . import paths
-from .geometry import rings
+from .geometry.skycell import skycell_keywords
 from .io import archive, fitsfile, store
 from .pixels import bands
 
@@ -124,7 +124,7 @@ def download(skycell, source, draft, progress, had=NOTHING):
     archive.sweep(folder, DAYS_OLD)
     archive.demand_space(folder, archive.needed_bytes(1, source.bands, KINDS, 1, keep_raw=True))
     files = archive.stack_files(skycell.name, source.bands, KINDS)
-    expected = rings.wcs_keywords(skycell) | {"NAXIS1": skycell.nx, "NAXIS2": skycell.ny}
+    expected = skycell_keywords(skycell) | {"NAXIS1": skycell.nx, "NAXIS2": skycell.ny}
     read = functools.partial(_store_checked, expected, draft.path)
     notes = {"files": dict(had.files), "absent": {}, "unusable": {}}
     described = {"skycell": skycell.name, "keywords": _taken_over(had, draft.path), "absent": []}

@@ -18,9 +18,12 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from . import __version__, stackfiles, starlist
-from .geometry import ffi as ffi_geometry
 from .geometry import footprint as footprints
-from .geometry import mapping, rings
+from .geometry import mapping
+from .geometry.ffi import parse_ffi_name
+from .geometry.region import Region, clip
+from .geometry.skycell import MARGIN
+from .geometry.tansip import TanSip, cropped, oversampled, shifted, tansip_keywords
 from .io import fitsfile, store
 from .io import prf as prf_files
 from .pixels import background, bands, blocks, mask, psf, template
@@ -33,7 +36,6 @@ COMBINED_FORMAT = 1
 BLURRED_FORMAT = 2
 
 # Native pixels of true sky that a frame holds beyond the skycell's core, on each side, widened or not (facts.md §1).
-MARGIN = rings.MARGIN
 # SPOC PRFs reach 6.5 TESS px, corners included [native px].
 PRF_REACH = 6.5 * 82 * math.sqrt(2)
 # Half the diagonal of a TESS pixel [native PS1 px]: 20.5" / 0.25" / sqrt(2), and 3 % for the corners of a camera.
@@ -338,7 +340,7 @@ def summarise(plan, groups, path):
 class Frame(NamedTuple):
     """The pixels of a template: their WCS without offset, owners, and what lies beneath them."""
 
-    tansip: ffi_geometry.TanSip
+    tansip: TanSip
     owner: np.ndarray
     science: np.ndarray
     seam: np.ndarray
@@ -346,24 +348,24 @@ class Frame(NamedTuple):
 
 def frame(plan, oversampling):
     """Return the `Frame` of an FFI's template, each TESS pixel divided into `oversampling` x `oversampling`."""
-    tansip = ffi_geometry.cropped(plan.tansip, plan.region.x0, plan.region.y0)
+    tansip = cropped(plan.tansip, plan.region.x0, plan.region.y0)
     science = np.zeros(plan.region.shape, bool)
-    seeing = ffi_geometry.clip(plan.science, plan.region)
+    seeing = clip(plan.science, plan.region)
     science[
         max(seeing.y0 - plan.region.y0, 0) : max(seeing.y1 - plan.region.y0, 0),
         max(seeing.x0 - plan.region.x0, 0) : max(seeing.x1 - plan.region.x0, 0),
     ] = True
     planes = (plan.footprint.owner, science, _seam(plan))
     fine = (np.repeat(np.repeat(plane, oversampling, 0), oversampling, 1) for plane in planes)
-    return Frame(ffi_geometry.oversampled(tansip, oversampling), *fine)
+    return Frame(oversampled(tansip, oversampling), *fine)
 
 
 def _seam(plan):
     """Return which pixels have another projection near them, be it beyond the edge of the region."""
     reach = math.ceil(SEAM_REACH)
     x0, y0, x1, y1 = plan.region
-    whole = ffi_geometry.Region(0, 0, *plan.shape[::-1])
-    about = ffi_geometry.clip(ffi_geometry.Region(x0 - reach, y0 - reach, x1 + reach, y1 + reach), whole)
+    whole = Region(0, 0, *plan.shape[::-1])
+    about = clip(Region(x0 - reach, y0 - reach, x1 + reach, y1 + reach), whole)
     wide = plan.footprint
     if about != plan.region:
         wide = footprints.footprint(plan.tansip, about, plan.tessellation, plan.science)
@@ -467,7 +469,7 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
         "SKYCELLS": skycells_table(plan, groups, described.settings["weights"]),
         "STARS": stars_table(plan, groups),
     }
-    wcs_cards = ffi_geometry.keywords(ffi_geometry.shifted(frame.tansip, *fine))
+    wcs_cards = tansip_keywords(shifted(frame.tansip, *fine))
     unit, zero_point = UNITS[described.units]
     covered = float(np.isfinite(judged.flux[frame.science]).mean())
     fitsfile.write_template(
@@ -507,7 +509,7 @@ def _provenance(plan, offset, described):
         "TELESCOP": ("TESS", "whose pixels these are"),
         "SURVEY": ("PS1 3pi, rings.v3 stacks", "whose sky this is"),
         "FFI": (plan.ccd.stem, "whose pixels these are"),
-        "REFFFI": (ffi_geometry.parse_name(described.reference or plan.path).stem, "whose skycells were shared"),
+        "REFFFI": (parse_ffi_name(described.reference or plan.path).stem, "whose skycells were shared"),
         "SECTOR": (plan.ccd.sector, "TESS sector, from the file name"),
         "CAMERA": (plan.ccd.camera, "TESS camera"),
         "CCD": (plan.ccd.ccd, "TESS CCD"),

@@ -14,8 +14,9 @@ import pandas as pd
 from astropy.coordinates import angular_separation
 
 from . import paths
-from .geometry import ffi as ffi_geometry
-from .geometry import rings
+from .geometry.skycell import skycell_center, skycell_radius, skycell_wcs
+from .geometry.tangent import sky_positions
+from .geometry.tansip import sky_to_pixel
 from .io import catalogue
 from .pixels import stars
 
@@ -111,12 +112,12 @@ def treat(planes, skycell, care, exclude, data_root):
     if care.how == "keep" or not np.isfinite(planes.flux).any():
         return []
     table = _stars_near(skycell, care, data_root)
-    x, y = rings.wcs(skycell).wcs_world2pix(table["ra"], table["dec"], 0)
+    x, y = skycell_wcs(skycell).wcs_world2pix(table["ra"], table["dec"], 0)
     names = ("phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag")
     magnitude = stars.tess_magnitude(*(table[name].to_numpy() for name in names))
     on_it = stars.Stars(table["source_id"].to_numpy(), np.asarray(x), np.asarray(y), magnitude)
     treated = stars.treat(planes, on_it, care.how, exclude)
-    sky = rings.wcs(skycell).wcs_pix2world([one.x for one in treated], [one.y for one in treated], 0)
+    sky = skycell_wcs(skycell).wcs_pix2world([one.x for one in treated], [one.y for one in treated], 0)
     return [
         dict(zip(COLUMNS, (int(t.source_id), ra, dec, *map(float, t[3:6]), t.how, skycell.name), strict=True))
         for t, ra, dec in zip(treated, *(place.tolist() for place in sky), strict=True)
@@ -125,8 +126,8 @@ def treat(planes, skycell, care, exclude, data_root):
 
 def _stars_near(skycell, care, data_root):
     """Return the stars on a skycell and about it; the cut comes first, for a tangent plane shows the far side too."""
-    radius = rings.radius(skycell)
-    ra, dec = (float(value) for value in rings.positions(rings.centre_vector(skycell)))
+    radius = skycell_radius(skycell)
+    ra, dec = (float(value) for value in sky_positions(skycell_center(skycell)))
     if care.catalogue == "gaia":
         return _fetched(skycell, ra, dec, radius, data_root)
     table = _table(care.catalogue, os.stat(care.catalogue).st_mtime_ns)
@@ -165,7 +166,7 @@ def on_template(plan, rows):
     table = pd.DataFrame(rows, columns=COLUMNS)
     if table.empty:
         return table
-    x, y = ffi_geometry.sky_to_pixel(plan.tansip, table["RA"].to_numpy(), table["DEC"].to_numpy())
+    x, y = sky_to_pixel(plan.tansip, table["RA"].to_numpy(), table["DEC"].to_numpy())
     column, row = (np.rint(np.nan_to_num(place, nan=-1e6)).astype(int) for place in (x, y))
     region, owner = plan.region, plan.footprint.owner
     inside = (column >= region.x0) & (column < region.x1) & (row >= region.y0) & (row < region.y1)

@@ -11,7 +11,8 @@ from astropy.io import fits
 
 from syndiff_tasks import stackfiles, stages
 from syndiff_tasks.demo import archive, frame, sky, truth
-from syndiff_tasks.geometry import ffi, rings
+from syndiff_tasks.geometry.skycell import Skycell, skycell_wcs
+from syndiff_tasks.geometry.tansip import tansip_keywords
 from syndiff_tasks.pixels import bands, blocks
 from syndiff_tasks.targets import WholeTarget
 
@@ -27,7 +28,7 @@ RECIPE = stages.Recipe(tuple(sky.WEIGHTS.items()), "none", (12,), "flag", 4)
 class Piece(NamedTuple):
     """Native pixels x0 <= x < x1, y0 <= y < y1 of a skycell."""
 
-    skycell: rings.Skycell
+    skycell: Skycell
     x0: int
     y0: int
     x1: int
@@ -38,7 +39,7 @@ def write_ffi(folder, tansip=frame.TANSIP, name=frame.NAME):
     """An FFI without light, whose header has the world coordinates given."""
     header = frame.header_cards("cal")
     del header["AP_*"], header["BP_*"], header["A_*"], header["B_*"]
-    header.update(ffi.keywords(tansip))
+    header.update(tansip_keywords(tansip))
     path = folder / name
     image = fits.ImageHDU(np.zeros(frame.SHAPE, np.float32), header)
     fits.HDUList([fits.PrimaryHDU(), image]).writeto(path)
@@ -58,7 +59,7 @@ def sources_at(tansip, x, y, magnitude):
 
 def native_places(tansip, skycell, x, y):
     """Native px of a skycell at 0-based FFI positions, by astropy."""
-    return rings.wcs(skycell).all_world2pix(*truth.astropy_wcs(tansip).all_pix2world(x, y, 0), 0)
+    return skycell_wcs(skycell).all_world2pix(*truth.astropy_wcs(tansip).all_pix2world(x, y, 0), 0)
 
 
 def pieces(plan, blur):
@@ -85,7 +86,7 @@ def clipped(places, size):
 def stars_on(piece, sources):
     """Flux of stars on a piece [counts/s], Gaussians sampled at the pixels' centres, placed by astropy."""
     image = np.zeros((piece.y1 - piece.y0, piece.x1 - piece.x0), np.float32)
-    x, y = rings.wcs(piece.skycell).wcs_world2pix(sources["ra"], sources["dec"], 0)
+    x, y = skycell_wcs(piece.skycell).wcs_world2pix(sources["ra"], sources["dec"], 0)
     half = math.ceil(6 * STAR_SIGMA)
     for px, py, flux in zip(x - piece.x0, y - piece.y0, sky.weighted_counts(sources), strict=True):
         rows = np.arange(max(round(py) - half, 0), min(round(py) + half + 1, image.shape[0]))

@@ -20,20 +20,24 @@ from made_up_chain import (
     templates,
     write_ffi,
 )
+from made_up_ffi import tess_wcs
 from numpy.testing import assert_allclose
 from scipy.special import ndtr
-from test_ffi import tess_wcs
 
 from syndiff_tasks import plans, stackfiles, stages
 from syndiff_tasks.demo import archive, frame, sky, truth
 from syndiff_tasks.demo.gaussians import gaussian_star
-from syndiff_tasks.geometry import ffi, footprint, rings
+from syndiff_tasks.geometry import footprint
+from syndiff_tasks.geometry.region import Region, parse_region
+from syndiff_tasks.geometry.rings import rings_v3
+from syndiff_tasks.geometry.skycell import skycell_wcs
+from syndiff_tasks.geometry.skycell_table import SKYCELL_COLUMNS
 from syndiff_tasks.io.archive import Politeness
 from syndiff_tasks.pixels.mask import DQ
 from syndiff_tasks.targets import WholeTarget
 
 OFFSETS = [(0.0, 0.0), (0.3, -0.2), (0.003, 0.0)]
-SURVEY = rings.rings_v3()
+SURVEY = rings_v3()
 
 POLAR = tess_wcs(40.9, 87.1, 250.0)
 # World coordinates of an FFI, region, and how many skycells meet there.
@@ -122,7 +126,7 @@ def read(path, name="FLUX_SUM"):
 
 def test_the_places_are_what_they_are_called():
     for name, (tansip, roi, count) in PLACES.items():
-        region = ffi.parse_region(roi)
+        region = parse_region(roi)
         assert len(footprint.footprint(tansip, region, SURVEY).skycells) >= count, name
 
 
@@ -358,7 +362,7 @@ def full_frame(tmp_path_factory):
     sources = sources_at(frame.TANSIP, x, y, np.linspace(14, 16.5, x.size))
     rendering = archive.Rendering(noise=False, flaws=False, saturation=math.inf)
     archive.build_archive(root / "archive", skycells, sources, rendering)
-    pd.DataFrame(skycells, columns=rings.COLUMNS).to_csv(root / "skycells.csv", index=False)
+    pd.DataFrame(skycells, columns=SKYCELL_COLUMNS).to_csv(root / "skycells.csv", index=False)
     plan = plans.plan(write_ffi(root), catalogue=str(root / "skycells.csv"))
     source = stackfiles.Source(
         (str(root / "archive"),), str(root / "data"), sky.BANDS, Politeness(1, 1, 1, 0, 0, 0), require_all_bands=True
@@ -383,7 +387,7 @@ def test_a_full_frame_made_of_the_archives_files_has_every_star_right_across_two
     assert flux.shape == (2078, 2136)
     assert set(full_frame.plan.footprint.owner[766, 1709:1724]) == {0, 1}
     offset = OFFSETS[1]
-    region = ffi.Region(1705, 760, 1727, 772)
+    region = Region(1705, 760, 1727, 772)
     # The demo draws stars integrated over the native pixels, which widens them by 1/12 px^2.
     star = gaussian_star(archive.STAR_FWHM)
     star = star._replace(variances=star.variances + 1 / 12)
@@ -423,7 +427,7 @@ def test_a_pixel_map_gives_each_star_the_pixel_that_sees_it(full_frame, tmp_path
         inside = (px >= 0) & (px < skycell.nx) & (py >= 0) & (py < skycell.ny)
         assert inside.sum() >= 5
         px, py = px[inside], py[inside]
-        sky_positions = rings.wcs(skycell).all_pix2world(px, py, 0)
+        sky_positions = skycell_wcs(skycell).all_pix2world(px, py, 0)
         x, y = truth.pixel_positions(full_frame.plan.tansip, *sky_positions)
         expected = np.rint(y).astype(int) * 2136 + np.rint(x).astype(int)
         assert index[py.astype(int), px.astype(int)].tolist() == expected.tolist()

@@ -15,9 +15,13 @@ from scipy import integrate, stats
 
 from syndiff_tasks.demo import __main__ as command
 from syndiff_tasks.demo import archive, field, frame, gaussians, rice, server, sky, truth
-from syndiff_tasks.geometry import ffi, rings
+from syndiff_tasks.geometry.ffi import parse_ffi_name
+from syndiff_tasks.geometry.region import Region
+from syndiff_tasks.geometry.rings import rings_v3
+from syndiff_tasks.geometry.skycell import skycell_wcs
+from syndiff_tasks.geometry.tansip import pixel_to_sky
 
-SKYCELL = rings.rings_v3().skycell("skycell.2611.071")
+SKYCELL = rings_v3().skycell("skycell.2611.071")
 FLAWLESS = archive.Rendering(noise=False, flaws=False, saturation=math.inf)
 
 
@@ -27,7 +31,7 @@ def cutout(skycell, x0, y0, nx, ny):
 
 
 def stars_at(skycell, x, y, mag):
-    ra, dec = rings.wcs(skycell).wcs_pix2world(np.atleast_1d(x), np.atleast_1d(y), 0)
+    ra, dec = skycell_wcs(skycell).wcs_pix2world(np.atleast_1d(x), np.atleast_1d(y), 0)
     return sky.source_table(ra, dec, np.broadcast_to(mag, ra.shape), np.full(ra.shape, 5000.0))
 
 
@@ -244,7 +248,7 @@ def test_a_star_lies_where_its_files_own_header_says_with_its_flux(files):
 
 def test_a_galaxy_is_drawn_along_its_position_angle():
     cell = cutout(SKYCELL, 3000, 3000, 401, 401)
-    wcs = rings.wcs(cell)
+    wcs = skycell_wcs(cell)
     ra, dec = wcs.wcs_pix2world([200.0], [200.0], 0)
     table = sky.source_table(ra, dec, [15.0], [5000.0], ([4.0], [0.5], [30.0]))
     image = archive.render_signal(cell, table, "i", archive.Rendering())
@@ -332,10 +336,10 @@ def test_the_expected_template_is_the_blurred_star_seen_through_both_exact_coord
     sky_position = truth.astropy_wcs(frame.TANSIP).all_pix2world([pixel], 0)[0]
     star = sky.source_table(*sky_position[:, None], [14.0], [5000.0])
     x0, y0 = (math.floor(v) - 3 for v in pixel)
-    region = ffi.Region(x0, y0, x0 + 7, y0 + 7)
+    region = Region(x0, y0, x0 + 7, y0 + 7)
     made = truth.expected_template(star, frame.TANSIP, region, 40.0)
-    tessellation = rings.rings_v3()
-    owner = rings.wcs(tessellation.skycell(tessellation.name_of(int(tessellation.owner(*sky_position)))))
+    tessellation = rings_v3()
+    owner = skycell_wcs(tessellation.skycell(tessellation.name_of(int(tessellation.owner(*sky_position)))))
     # 12 x 12 Gauss-Legendre nodes a pixel, each carried to the skycell's plane, where the blurred star is round.
     nodes, weights = np.polynomial.legendre.leggauss(12)
     x = (x0 + np.arange(7)[:, None] + nodes / 2).ravel()
@@ -358,13 +362,13 @@ def test_the_expected_template_is_the_blurred_star_seen_through_both_exact_coord
 
 
 def test_the_expected_template_moves_with_the_offset_and_scales_with_the_units():
-    region = ffi.Region(1700, 750, 1721, 771)
-    ra, dec = ffi.pixel_to_sky(frame.TANSIP, 1710.2, 760.4)
+    region = Region(1700, 750, 1721, 771)
+    ra, dec = pixel_to_sky(frame.TANSIP, 1710.2, 760.4)
     star = sky.source_table([ra], [dec], [15.0], [5000.0])
     still = truth.expected_template(star, frame.TANSIP, region, 40.0)
     one_pixel = truth.expected_template(star, frame.TANSIP, region, 40.0, offset=(1.0, -2.0))
     part = truth.expected_template(star, frame.TANSIP, region, 40.0, offset=(0.3, -0.2))
-    ra, dec = ffi.pixel_to_sky(frame.TANSIP, 1710.5, 760.2)
+    ra, dec = pixel_to_sky(frame.TANSIP, 1710.5, 760.2)
     beside = truth.expected_template(star.assign(ra=ra, dec=dec), frame.TANSIP, region, 40.0)
     electrons = truth.expected_template(star, frame.TANSIP, region, 40.0, units="electrons")
     assert_allclose(one_pixel, np.roll(still, (-2, 1), axis=(0, 1)), atol=1e-9 * still.max())
@@ -378,7 +382,7 @@ def test_the_expected_template_moves_with_the_offset_and_scales_with_the_units()
 
 def test_the_expected_template_of_an_empty_sky_is_zero():
     nowhere = sky.source_table([10.0], [10.0], [15.0], [5000.0])
-    assert not truth.expected_template(nowhere, frame.TANSIP, ffi.Region(100, 100, 110, 120), 40.0).any()
+    assert not truth.expected_template(nowhere, frame.TANSIP, Region(100, 100, 110, 120), 40.0).any()
 
 
 # The FFI
@@ -386,7 +390,7 @@ def test_the_expected_template_of_an_empty_sky_is_zero():
 
 @pytest.fixture(scope="module")
 def written_frame(tmp_path_factory):
-    ra, dec = (np.atleast_1d(v) for v in ffi.pixel_to_sky(frame.TANSIP, 1710.2, 760.4))
+    ra, dec = (np.atleast_1d(v) for v in pixel_to_sky(frame.TANSIP, 1710.2, 760.4))
     exposed = frame.expose(sky.source_table(ra, dec, [13.0], [5000.0]), 40.0)
     path = tmp_path_factory.mktemp("frame") / frame.NAME
     frame.write_frame(path, exposed)
@@ -414,7 +418,7 @@ def test_the_ffi_has_the_form_of_spocs(written_frame):
     cd = np.array([[header[f"CD{i}_{j}"] for j in (1, 2)] for i in (1, 2)])
     assert np.linalg.det(cd) > 0
     assert_allclose(3600 * math.sqrt(np.linalg.det(cd)), 20.5, atol=0.3)
-    name = ffi.parse_name(path)
+    name = parse_ffi_name(path)
     assert (name.sector, name.camera, name.ccd) == (20, 3, 3)
 
 
@@ -455,7 +459,7 @@ def test_the_field_straddles_two_projection_cells_and_a_skycell_border():
         "skycell.2612.088",
     ]
     x, y = (g.ravel() for g in np.meshgrid(np.arange(1692, 1740), np.arange(736, 784)))
-    tessellation = rings.rings_v3()
+    tessellation = rings_v3()
     owner = tessellation.owner(*truth.astropy_wcs(frame.TANSIP).all_pix2world(x, y, 0))
     names, pixels = np.unique(owner, return_counts=True)
     assert [tessellation.name_of(name) for name in names] == [skycell.name for skycell in skycells]
@@ -465,7 +469,7 @@ def test_the_field_straddles_two_projection_cells_and_a_skycell_border():
 def test_the_field_has_stars_to_the_corners_of_its_skycells_and_a_transient_in_a_quiet_place():
     made = field.make_field(1, density=2000.0)
     for skycell in made.skycells:
-        x, y = rings.wcs(skycell).wcs_world2pix(made.sources["ra"], made.sources["dec"], 0)
+        x, y = skycell_wcs(skycell).wcs_world2pix(made.sources["ra"], made.sources["dec"], 0)
         for left in (x < skycell.nx / 4, x > skycell.nx * 3 / 4):
             for low in (y < skycell.ny / 4, y > skycell.ny * 3 / 4):
                 inside = (x > 0) & (x < skycell.nx) & (y > 0) & (y < skycell.ny)

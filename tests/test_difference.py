@@ -11,13 +11,13 @@ from made_up_template import FFI_SHAPE, REGION, SCALE, ffi_header, make_field
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import integrate
 
-from syndiff_tasks.geometry.ffi import from_header, pixel_to_sky
+from syndiff_tasks.geometry.tansip import pixel_to_sky, tansip_from_header
 from syndiff_tasks.pixels.mask import DQ
 from syndiff_tasks.report import difference
 from syndiff_tasks.report.product import read_template
 
 ROOT = Path(__file__).parent.parent
-TANSIP = from_header(ffi_header())
+TANSIP = tansip_from_header(ffi_header())
 
 
 @pytest.fixture(scope="module", params=[(0.6, 1), (0.7, 1), (0.6, 2)], ids=["same PSF", "wider PSF", "oversampled"])

@@ -46,7 +46,8 @@ from syndiff_tasks import failures, ledger, plans
 from syndiff_tasks.config import SHIPPED, Bits, Places, Weights
 from syndiff_tasks.demo import archive, frame, sky
 from syndiff_tasks.demo.truth import expected_template
-from syndiff_tasks.geometry import ffi as ffi_geometry
+from syndiff_tasks.geometry.region import parse_region
+from syndiff_tasks.geometry.tansip import cropped, pixel_to_sky, shifted
 from syndiff_tasks.io import archive as archive_files
 from syndiff_tasks.io.archive import alive
 from syndiff_tasks.pixels.mask import DQ
@@ -193,17 +194,17 @@ def test_a_star_is_where_it_is_across_ra_zero_on_the_pole_and_in_projections_bel
 ):
     tansip = frame.TANSIP._replace(crval1=ra, crval2=dec, crpix1=CENTRE[0] + 1.0, crpix2=CENTRE[1] + 1.0)
     skycells = [skycell(cell, projection, tansip) for cell in CELLS]
-    star = sky.source_table(*map(np.atleast_1d, ffi_geometry.pixel_to_sky(tansip, 1300.3, 699.8)), [14.0], [5e3])
+    star = sky.source_table(*map(np.atleast_1d, pixel_to_sky(tansip, 1300.3, 699.8)), [14.0], [5e3])
     plain = archive.Rendering(noise=False, flaws=False, saturation=math.inf, bands=("r",))
     archive.build_archive(tmp_path / "archive", skycells, star, plain)
     catalogue_rows(skycells).to_csv(tmp_path / "skycells.csv", index=False)
-    path = write_ffi(tmp_path / frame.NAME, ffi_geometry.cropped(tansip, 1280, 680), SMALL)
+    path = write_ffi(tmp_path / frame.NAME, cropped(tansip, 1280, 680), SMALL)
     options = ["--syndiff-archive", str(tmp_path / "archive"), "--syndiff-data-root", str(tmp_path / "data")]
     options += ["--ffi", str(path), "--roi", "15,15,25,25", "--skycell-catalog", str(tmp_path / "skycells.csv")]
     ended = luigi.run("Downsample", *options, *PLAIN, "--syndiff-weights", "r=1", "--syndiff-background", "none")
     assert ended.code == 0, ended.tail
     found = planes(template_of(tmp_path))["FLUX_SUM"]
-    truth = expected_template(star, tansip, ffi_geometry.parse_region(ROI), 40.0)
+    truth = expected_template(star, tansip, parse_region(ROI), 40.0)
     truth *= 10 ** (-0.4 * (star["r"].iloc[0] - star["tess_mag"].iloc[0]))
     np.testing.assert_allclose(found, truth, atol=2e-3 * truth.max())
 
@@ -582,14 +583,14 @@ def test_a_file_that_is_not_whole_or_another_one_stops_its_skycell_and_is_named(
 
 def test_a_star_brighter_than_anything_is_right_and_spoils_nothing_far_away(tiny_sky, luigi, changed, finished):
     files, root = changed
-    ra, dec = ffi_geometry.pixel_to_sky(frame.TANSIP, 1298.5, 697.0)
+    ra, dec = pixel_to_sky(frame.TANSIP, 1298.5, 697.0)
     star = sky.source_table([float(ra)], [float(dec)], [-2.0], [5000.0])
     archive.build_archive(files, [ONE], star, archive.Rendering(noise=False, flaws=False, saturation=math.inf))
     ended = luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN, archive=files))
     assert ended.code == 0, ended.tail
     found, plain = planes(template_of(root)), planes(template_of(finished))
     own = owner_of(finished) == 0
-    truth = expected_template(star, frame.TANSIP, ffi_geometry.parse_region(ROI), 40.0)
+    truth = expected_template(star, frame.TANSIP, parse_region(ROI), 40.0)
     assert np.array_equal(np.isnan(found["FLUX_SUM"]), np.isnan(plain["FLUX_SUM"]))
     seen = own & np.isfinite(found["FLUX_SUM"])
     np.testing.assert_allclose(found["FLUX_SUM"][seen], truth[seen], atol=5e-3 * truth.max())
@@ -749,7 +750,7 @@ def test_two_users_with_the_same_ffi_at_once_both_end_with_the_same_whole_templa
 
 
 def test_two_ffis_that_share_skycells_at_once_end_as_each_does_alone(tiny_sky, luigi, finished, made, tmp_path):
-    moved = ffi_geometry.shifted(frame.TANSIP, 0.2, 0.1)
+    moved = shifted(frame.TANSIP, 0.2, 0.1)
     later = write_ffi(tmp_path / "tess2022019135923-s0047-3-3-0165-s_ffic.fits", moved)
     together = tmp_path / "together"
     both = [luigi.start("Downsample", *tiny_sky.arguments(together, *PLAIN, ffi=ffi)) for ffi in (tiny_sky.ffi, later)]

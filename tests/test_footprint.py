@@ -1,11 +1,15 @@
 import numpy as np
 import pytest
+from astropy_skycell import SURVEY, cores_holding
+from made_up_ffi import astropy_wcs, tess_wcs
 from numba import config
 from numpy.testing import assert_allclose
-from test_ffi import astropy_wcs, tess_wcs
-from test_rings import SURVEY, cores_holding
 
-from syndiff_tasks.geometry import ffi, footprint, rings
+from syndiff_tasks.geometry import footprint
+from syndiff_tasks.geometry.region import SCIENCE, Region
+from syndiff_tasks.geometry.skycell import skycell_center, skycell_wcs
+from syndiff_tasks.geometry.skycell_table import tessellation_from_table
+from syndiff_tasks.geometry.tansip import cropped, pixel_to_sky, region_around
 
 # Uncompiled kernels take minutes for a whole CCD.
 compiled = pytest.mark.skipif(bool(config.DISABLE_JIT), reason="a whole CCD needs compiled kernels")
@@ -20,8 +24,8 @@ def image_reach(skycell, other):
     y, x = np.mgrid[0 : other.ny : 200, 0 : other.nx : 200]
     edges = np.clip(np.stack([x, y]).reshape(2, -1), 0, [[other.nx - 1], [other.ny - 1]])
     corner = np.array([[0, other.nx - 1, 0, other.nx - 1], [0, 0, other.ny - 1, other.ny - 1]])
-    sky = rings.wcs(other).all_pix2world(*np.concatenate([edges, corner], axis=1), 0)
-    px, py = rings.wcs(skycell).all_world2pix(*sky, 0)
+    sky = skycell_wcs(other).all_pix2world(*np.concatenate([edges, corner], axis=1), 0)
+    px, py = skycell_wcs(skycell).all_world2pix(*sky, 0)
     return np.max([-px, px - skycell.nx + 1, -py, py - skycell.ny + 1], axis=0).min()
 
 
@@ -29,7 +33,7 @@ def image_reach(skycell, other):
 @pytest.mark.parametrize(("ra", "dec", "turn"), [(216.75, 56.4, 20), (0.3, 12.0, 130), (40.9, 87.1, 250)])
 def test_every_science_pixel_of_a_ccd_has_the_owner_of_a_brute_force_search(ra, dec, turn):
     tansip = tess_wcs(ra, dec, turn)
-    found = footprint.footprint(tansip, ffi.SCIENCE, SURVEY)
+    found = footprint.footprint(tansip, SCIENCE, SURVEY)
     names = owner_names(found)
     assert found.owner.dtype == np.int32
     assert found.owner.shape == (2048, 2048)
@@ -43,7 +47,7 @@ def test_every_science_pixel_of_a_ccd_has_the_owner_of_a_brute_force_search(ra, 
     # And nowhere, not even on a border, another than the search position by position finds.
     rows = np.arange(0, 2048, 97)
     j, i = np.meshgrid(rows, np.arange(2048), indexing="ij")
-    one_by_one = SURVEY.owner(*ffi.pixel_to_sky(tansip, i[:, ::-1] + 44, j))[:, ::-1]
+    one_by_one = SURVEY.owner(*pixel_to_sky(tansip, i[:, ::-1] + 44, j))[:, ::-1]
     assert [SURVEY.name_of(n) for n in np.unique(one_by_one)] == sorted(set(names[rows].ravel()))
     numbers = np.array([int(skycell.projection) * 100 + skycell.cell for skycell in found.skycells])
     assert np.array_equal(numbers[found.owner[rows]], one_by_one)
@@ -52,38 +56,36 @@ def test_every_science_pixel_of_a_ccd_has_the_owner_of_a_brute_force_search(ra, 
 @compiled
 def test_polar_ccd_has_the_polar_projection_and_an_equinox_ccd_both_sides_of_ra_zero():
     tansip = tess_wcs(40.9, 87.1, 250)
-    polar = footprint.footprint(tansip, ffi.region_around(tansip, 0.0, 90.0, 301), SURVEY)
+    polar = footprint.footprint(tansip, region_around(tansip, 0.0, 90.0, 301), SURVEY)
     assert polar.skycells[polar.owner[150, 150]].projection == "2643"
     assert (polar.owner >= 0).all()
-    crossing = footprint.footprint(tess_wcs(0.3, 12.0), ffi.Region(900, 900, 1200, 1100), SURVEY)
+    crossing = footprint.footprint(tess_wcs(0.3, 12.0), Region(900, 900, 1200, 1100), SURVEY)
     assert (crossing.owner >= 0).all()
 
 
 def test_region_has_the_owners_of_the_same_pixels_of_a_larger_one():
     tansip = tess_wcs()
-    large = footprint.footprint(tansip, ffi.Region(100, 200, 220, 300), SURVEY)
-    small = footprint.footprint(tansip, ffi.Region(130, 220, 200, 250), SURVEY)
+    large = footprint.footprint(tansip, Region(100, 200, 220, 300), SURVEY)
+    small = footprint.footprint(tansip, Region(130, 220, 200, 250), SURVEY)
     assert np.array_equal(owner_names(small), owner_names(large)[20:50, 30:100])
     assert list(small.skycells) == sorted(small.skycells)
     assert set(np.unique(small.owner)) == set(range(len(small.skycells)))
 
 
 def test_pixels_off_the_science_area_have_no_owner():
-    found = footprint.footprint(tess_wcs(), ffi.Region(40, 2040, 50, 2060), SURVEY)
+    found = footprint.footprint(tess_wcs(), Region(40, 2040, 50, 2060), SURVEY)
     assert (found.owner[:8, 4:] >= 0).all()
     assert (found.owner[8:] == -1).all()
     assert (found.owner[:, :4] == -1).all()
-    none = footprint.footprint(tess_wcs(), ffi.Region(0, 2050, 50, 2060), SURVEY)
+    none = footprint.footprint(tess_wcs(), Region(0, 2050, 50, 2060), SURVEY)
     assert (none.owner == -1).all()
     # A cut-out's science pixels are elsewhere.
-    cut = footprint.footprint(
-        ffi.cropped(tess_wcs(), 40, 2040), ffi.Region(0, 0, 10, 20), SURVEY, ffi.Region(4, 0, 10, 8)
-    )
+    cut = footprint.footprint(cropped(tess_wcs(), 40, 2040), Region(0, 0, 10, 20), SURVEY, Region(4, 0, 10, 8))
     assert np.array_equal(owner_names(cut), owner_names(found))
 
 
 def test_an_ffi_south_of_the_survey_has_no_skycells():
-    found = footprint.footprint(tess_wcs(80.0, -66.0), ffi.Region(44, 0, 144, 100), SURVEY)
+    found = footprint.footprint(tess_wcs(80.0, -66.0), Region(44, 0, 144, 100), SURVEY)
     assert found.skycells == ()
     assert (found.owner == -1).all()
     assert not footprint.projection_seam(found, 5).any()
@@ -92,10 +94,10 @@ def test_an_ffi_south_of_the_survey_has_no_skycells():
 
 def test_an_ffi_partly_south_of_the_survey_has_owners_in_the_north_only():
     tansip = tess_wcs(80.0, -31.9889)
-    region = ffi.Region(1000, 950, 1100, 1050)
+    region = Region(1000, 950, 1100, 1050)
     found = footprint.footprint(tansip, region, SURVEY)
     y, x = np.mgrid[950:1050, 1000:1100]
-    _, dec = ffi.pixel_to_sky(tansip, x, y)
+    _, dec = pixel_to_sky(tansip, x, y)
     assert np.array_equal(found.owner >= 0, dec >= -31.988947843740302)
     assert 0.3 < (found.owner >= 0).mean() < 0.7
 
@@ -103,8 +105,8 @@ def test_an_ffi_partly_south_of_the_survey_has_owners_in_the_north_only():
 @compiled
 def test_a_catalogue_of_the_skycells_found_finds_the_same_owners_inside_projections():
     tansip = tess_wcs()
-    found = footprint.footprint(tansip, ffi.Region(500, 500, 800, 800), SURVEY)
-    again = footprint.footprint(tansip, found.region, rings.catalogue(footprint.skycell_rows(found)))
+    found = footprint.footprint(tansip, Region(500, 500, 800, 800), SURVEY)
+    again = footprint.footprint(tansip, found.region, tessellation_from_table(footprint.skycell_rows(found)))
     away = ~footprint.projection_seam(found, 20)
     # At the outer edge of the table some neighbours are missing, in which no pixel lies deeper.
     assert np.array_equal(owner_names(found)[away], owner_names(again)[away])
@@ -115,7 +117,7 @@ def test_seam_is_every_pixel_with_another_projection_in_reach():
     rng = np.random.default_rng(2)
     skycells = tuple(SURVEY.skycell(f"skycell.{p}.000") for p in ("0812", "0813", "2180"))
     owner = np.repeat(np.repeat(rng.integers(-1, 3, (6, 7)), 5, axis=0), 5, axis=1).astype(np.int32)
-    found = footprint.Footprint(ffi.Region(0, 0, 35, 30), owner, skycells)
+    found = footprint.Footprint(Region(0, 0, 35, 30), owner, skycells)
     expected = np.zeros(owner.shape, bool)
     for j, i in np.ndindex(*owner.shape):
         around = owner[max(j - 2, 0) : j + 3, max(i - 2, 0) : i + 3]
@@ -127,7 +129,7 @@ def test_seam_is_every_pixel_with_another_projection_in_reach():
 def test_seam_does_not_mark_borders_within_one_projection():
     skycells = tuple(SURVEY.skycell(f"skycell.0812.00{n}") for n in (1, 2))
     owner = np.repeat(np.array([[0, 1]], np.int32), 5, axis=1)
-    assert not footprint.projection_seam(footprint.Footprint(ffi.Region(0, 0, 10, 1), owner, skycells), 3).any()
+    assert not footprint.projection_seam(footprint.Footprint(Region(0, 0, 10, 1), owner, skycells), 3).any()
 
 
 def test_centre_and_corners_are_those_of_astropy():
@@ -135,14 +137,14 @@ def test_centre_and_corners_are_those_of_astropy():
         skycell = SURVEY.skycell(name)
         x = np.array([(skycell.nx - 1) / 2, -0.5, skycell.nx - 0.5, skycell.nx - 0.5, -0.5])
         y = np.array([(skycell.ny - 1) / 2, -0.5, -0.5, skycell.ny - 0.5, skycell.ny - 0.5])
-        assert_allclose(footprint.corners(skycell), rings.wcs(skycell).all_pix2world(x, y, 0), atol=1e-10)
+        assert_allclose(footprint.corners(skycell), skycell_wcs(skycell).all_pix2world(x, y, 0), atol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["skycell.2180.055", "skycell.2180.090", "skycell.1322.009", "skycell.2643.005"])
 def test_neighbours_are_the_skycells_whose_image_comes_within_the_margin(name):
     skycell, margin = SURVEY.skycell(name), 300
     names = {other.name for other in footprint.neighbours(skycell, SURVEY, margin)}
-    candidates = SURVEY.near(rings.centre_vector(skycell), 1.3)
+    candidates = SURVEY.near(skycell_center(skycell), 1.3)
     reach = {other.name: image_reach(skycell, other) for other in candidates if other.name != name}
     # The nearest of points 200 px apart may be 100 px behind an edge.
     assert {other for other, distance in reach.items() if distance <= margin} <= names
@@ -156,7 +158,7 @@ def test_inside_a_projection_the_neighbours_are_the_eight_around():
 
 
 def test_rows_tell_what_the_catalogue_needs_and_which_pixels_each_skycell_owns():
-    region = ffi.Region(500, 600, 640, 720)
+    region = Region(500, 600, 640, 720)
     found = footprint.footprint(tess_wcs(), region, SURVEY)
     rows = footprint.skycell_rows(found)
     assert rows["pixels"].sum() == 140 * 120
@@ -166,6 +168,6 @@ def test_rows_tell_what_the_catalogue_needs_and_which_pixels_each_skycell_owns()
         assert (row.x0, row.y0, row.x1, row.y1) == (x.min() + 500, y.min() + 600, x.max() + 501, y.max() + 601)
         assert row.pixels == len(x)
         assert row.NAME == f"skycell.{row.projection}.0{row.y}{row.x}"
-    table = rings.catalogue(rows)
+    table = tessellation_from_table(rows)
     assert [table.skycell(name) for name in rows["NAME"]] == list(found.skycells)
     assert_allclose(rows[["RA_Corner3", "DEC_Corner3"]].iloc[0], np.array(footprint.corners(found.skycells[0]))[:, 3])

@@ -29,7 +29,8 @@ from syndiff_tasks.demo import frame
 from syndiff_tasks.demo.archive import stack_path
 from syndiff_tasks.demo.server import serve
 from syndiff_tasks.demo.truth import expected_template
-from syndiff_tasks.geometry import ffi as ffi_geometry
+from syndiff_tasks.geometry.region import parse_region
+from syndiff_tasks.geometry.tansip import pixel_to_sky, shifted, sky_to_pixel, tansip_keywords
 from syndiff_tasks.targets import read_manifest, verify
 
 pytest_plugins = ["tiny_sky_fixtures"]
@@ -56,7 +57,7 @@ def test_one_command_makes_every_product_and_a_picture(said):
 
 def test_the_template_shows_the_stars_where_and_as_bright_as_they_are(said):
     made = planes(template_of(said[0] / "data"))
-    region = ffi_geometry.parse_region(ROI)
+    region = parse_region(ROI)
     truth = expected_template(stars(), frame.TANSIP, region, 40.0)
     # The sky is cut off by segmentation and has noise: a hundredth, which a wrong pixel or weight would exceed far.
     inner = np.s_[2:-2, 2:-2]
@@ -216,7 +217,7 @@ def test_regions_have_folders_of_their_own_and_share_skycells_and_pixels(tiny_sk
 
 
 def test_a_target_is_the_region_about_it(tiny_sky, luigi, made):
-    ra, dec = ffi_geometry.pixel_to_sky(frame.TANSIP, 1300.2, 699.9)
+    ra, dec = pixel_to_sky(frame.TANSIP, 1300.2, 699.9)
     arguments = tiny_sky.arguments(made, *PLAIN)
     at = arguments.index("--roi")
     arguments[at : at + 2] = ["--target", f"{ra} {dec}", "--size", "6"]
@@ -235,14 +236,14 @@ def test_a_template_an_offset_whatever_their_order_and_a_further_one_leaves_the_
         f".syndiff_template_s0020_3_3_{offset}.fits" for offset in ("dx+0.0030_dy+0.0000", "dx+0.5000_dy-0.2500")
     ]
     moved = WCS(fits.getheader(template_of(made, "dx+0.5000_dy-0.2500"), "FLUX_SUM"))
-    ra, dec = ffi_geometry.pixel_to_sky(frame.TANSIP, 1300, 700)
+    ra, dec = pixel_to_sky(frame.TANSIP, 1300, 700)
     assert np.allclose(moved.all_world2pix(ra, dec, 0), (5.5, 4.75), atol=1e-3)
     turned = ["--multi-offset-array", "0.003,0,0,0,0.5,-0.25", *PLAIN]
     assert "Did not run any tasks" in luigi.run("Downsample", *tiny_sky.arguments(made, *turned)).tail
 
 
 def test_two_ffis_of_different_sectors_share_every_skycell(tiny_sky, luigi, made, tmp_path):
-    moved = ffi_geometry.shifted(frame.TANSIP, 0.2, 0.1)
+    moved = shifted(frame.TANSIP, 0.2, 0.1)
     later = write_ffi(tmp_path / "tess2022019135923-s0047-3-3-0165-s_ffic.fits", moved)
     before, asked = products(made), []
     with serve(tiny_sky.archive, requests=asked) as url:
@@ -254,7 +255,7 @@ def test_two_ffis_of_different_sectors_share_every_skycell(tiny_sky, luigi, made
 
 
 def test_two_ffis_of_one_ccd_share_the_blurred_skycells_of_a_reference(tiny_sky, luigi, made, tmp_path):
-    moved = ffi_geometry.shifted(frame.TANSIP, 0.2, 0.1)
+    moved = shifted(frame.TANSIP, 0.2, 0.1)
     other = write_ffi(tmp_path / "tess2020019142923-s0020-3-3-0165-s_ffic.fits", moved)
     before = products(made)
     shared = tiny_sky.arguments(made, "--reference-ffi", str(tiny_sky.ffi), *PLAIN, ffi=other)
@@ -271,7 +272,7 @@ def test_two_ffis_of_one_ccd_share_the_blurred_skycells_of_a_reference(tiny_sky,
 
 
 def write_tica(path):
-    cards = {"CAMNUM": 3, "CCDNUM": 3, "TELESCOP": "TESS"} | ffi_geometry.keywords(frame.TANSIP)
+    cards = {"CAMNUM": 3, "CCDNUM": 3, "TELESCOP": "TESS"} | tansip_keywords(frame.TANSIP)
     header = fits.Header(list(cards.items()))
     data = np.full(frame.SHAPE, 1e5, np.float32)
     fits.PrimaryHDU(data, header).writeto(path)
@@ -324,7 +325,7 @@ def test_the_maps_of_skycells_are_made_where_they_are_asked_for_and_agree_with_t
         index, header = hdus[0].data, hdus[0].header
         assert (header["BITPIX"], "BLANK" in header) == (32, False)
     ra, dec = WCS(header).all_pix2world(500, 600, 0)
-    x, y = (round(float(value)) for value in ffi_geometry.sky_to_pixel(frame.TANSIP, ra, dec))
+    x, y = (round(float(value)) for value in sky_to_pixel(frame.TANSIP, ra, dec))
     assert index[600, 500] == y * frame.SHAPE[1] + x
 
 

@@ -1,20 +1,24 @@
 import numpy as np
 import pytest
 import shapely
+from astropy_skycell import SURVEY
 from made_up_chain import native_places
+from made_up_ffi import astropy_wcs, tess_wcs
 from numba import config
 from numpy.testing import assert_allclose, assert_array_equal
-from test_ffi import astropy_wcs, tess_wcs
-from test_rings import SURVEY
 
-from syndiff_tasks.geometry import ffi, mapping, rings
+from syndiff_tasks.geometry import mapping
+from syndiff_tasks.geometry.ffi import FRAME_SHAPE
+from syndiff_tasks.geometry.region import Region
+from syndiff_tasks.geometry.skycell import skycell_wcs
+from syndiff_tasks.geometry.tansip import cropped, pixel_to_sky
 
 POINTINGS = [(216.75, 56.4, 20.0), (0.3, 12.0, 130.0), (40.9, 87.1, 250.0)]
 CORNERS = [(44, 0), (2091, 0), (2091, 2047), (44, 2047), (1000, 1000)]
 
 
 def skycell_at(tansip, x, y):
-    return SURVEY.skycell(SURVEY.name_of(SURVEY.owner(*ffi.pixel_to_sky(tansip, x, y))))
+    return SURVEY.skycell(SURVEY.name_of(SURVEY.owner(*pixel_to_sky(tansip, x, y))))
 
 
 @pytest.mark.parametrize("pointing", POINTINGS)
@@ -46,7 +50,7 @@ def test_bilinear_interpolation_between_nodes_is_within_a_thousandth_of_a_tess_p
         grid = mapping.ps1_to_tess_nodes(tansip, skycell)
         px, py = rng.uniform(0, (skycell.nx - 1, skycell.ny - 1), (3000, 2)).T
         px[:4], py[:4] = [0, 0, skycell.nx - 1, skycell.nx - 1], [0, skycell.ny - 1, 0, skycell.ny - 1]
-        sky = rings.wcs(skycell).all_pix2world(px, py, 0)
+        sky = skycell_wcs(skycell).all_pix2world(px, py, 0)
         exact = np.array(astropy_wcs(tansip).all_world2pix(*sky, 0, tolerance=1e-8, maxiter=60))
         error = np.hypot(*(np.array(mapping.interpolate(grid, px, py)) - exact)).max()
         # Asked for is 1e-3; the nodes are as close as they are for the index map's sake.
@@ -58,7 +62,7 @@ def test_bilinear_interpolation_between_nodes_is_within_a_thousandth_of_a_tess_p
 def test_index_map_of_a_whole_skycell_differs_from_the_exact_one_in_no_more_than_1e_5_of_its_pixels(corner):
     tansip = tess_wcs(*POINTINGS[0])
     skycell = skycell_at(tansip, *corner)
-    index = mapping.pixel_index_map(tansip, skycell, ffi.FRAME_SHAPE)
+    index = mapping.pixel_index_map(tansip, skycell, FRAME_SHAPE)
     assert index.dtype == np.int32
     assert index.shape == (skycell.ny, skycell.nx)
     rows = np.arange(0, skycell.ny, 17)
@@ -73,7 +77,7 @@ def test_index_map_of_a_whole_skycell_differs_from_the_exact_one_in_no_more_than
 
 def test_index_map_is_minus_one_where_the_ffi_is_far_away():
     skycell = SURVEY.skycell("skycell.1322.055")._replace(nx=700, ny=500)
-    index = mapping.pixel_index_map(tess_wcs(), skycell, ffi.FRAME_SHAPE)
+    index = mapping.pixel_index_map(tess_wcs(), skycell, FRAME_SHAPE)
     assert (index == -1).all()
 
 
@@ -81,9 +85,9 @@ def test_index_map_of_a_cutout_counts_the_cutouts_own_pixels():
     tansip = tess_wcs()
     skycell = skycell_at(tansip, 700, 800)._replace(nx=320, ny=289)
     x, y = (int(round(float(c))) for c in mapping.ps1_to_tess(tansip, skycell, 160, 144))
-    cut = ffi.cropped(tansip, x - 1, y - 1)
-    index = mapping.pixel_index_map(cut, skycell, (3, 2), ffi.Region(0, 0, 2, 3))
-    full = mapping.pixel_index_map(tansip, skycell, ffi.FRAME_SHAPE)
+    cut = cropped(tansip, x - 1, y - 1)
+    index = mapping.pixel_index_map(cut, skycell, (3, 2), Region(0, 0, 2, 3))
+    full = mapping.pixel_index_map(tansip, skycell, FRAME_SHAPE)
     j, i = np.divmod(full, 2136)
     inside = (i >= x - 1) & (i < x + 1) & (j >= y - 1) & (j < y + 2)
     assert np.array_equal(index, np.where(inside, (j - y + 1) * 2 + i - x + 1, -1))
@@ -131,7 +135,7 @@ def test_jacobian_and_scale_are_the_finite_differences_of_the_mapping():
     for corner in CORNERS:
         skycell = skycell_at(tansip, *corner)
         px, py = np.array([3000.0, 3002, 3001, 3001]), np.array([2001.0, 2001, 2000, 2002])
-        sky = rings.wcs(skycell).all_pix2world(px, py, 0)
+        sky = skycell_wcs(skycell).all_pix2world(px, py, 0)
         x, y = astropy_wcs(tansip).all_world2pix(*sky, 0, tolerance=1e-10, maxiter=60)
         expected = np.array([[x[1] - x[0], x[3] - x[2]], [y[1] - y[0], y[3] - y[2]]]) / 2
         assert_allclose(mapping.jacobian(tansip, skycell, 3001, 2001), expected, atol=1e-8)
@@ -154,7 +158,7 @@ def test_plane_homography_is_the_chain_of_both_astropy_coordinates_also_across_p
     for name in ("skycell.2180.091", "skycell.2245.005", "skycell.2181.099"):
         there = SURVEY.skycell(name)
         x, y = rng.uniform(0, 6000, (2, 10, 20))
-        expected = rings.wcs(there).all_world2pix(*rings.wcs(here).all_pix2world(x, y, 0), 0)
+        expected = skycell_wcs(there).all_world2pix(*skycell_wcs(here).all_pix2world(x, y, 0), 0)
         *ours, w = through(mapping.plane_homography(here, there), x, y)
         assert_allclose(ours, expected, atol=1e-5)
         assert (w > 0).all()

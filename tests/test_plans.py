@@ -5,15 +5,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up_chain import ROI, write_ffi
-from test_ffi import tess_wcs
+from made_up_ffi import tess_wcs
 
 from syndiff_tasks import plans
 from syndiff_tasks.demo import frame
-from syndiff_tasks.geometry import ffi, rings
+from syndiff_tasks.geometry.rings import rings_v3
+from syndiff_tasks.geometry.skycell_table import SKYCELL_COLUMNS
+from syndiff_tasks.geometry.tansip import pixel_to_sky, shifted
 
 pytest_plugins = ["plan_fixtures"]
 
-SURVEY = rings.rings_v3()
+SURVEY = rings_v3()
 
 
 def test_a_plan_tells_detector_region_owners_and_skycells(plan):
@@ -21,7 +23,7 @@ def test_a_plan_tells_detector_region_owners_and_skycells(plan):
     assert plan.shape == (2078, 2136)
     assert plan.region == (1711, 755, 1717, 761)
     y, x = np.indices((6, 6))
-    owners = SURVEY.owner(*ffi.pixel_to_sky(frame.TANSIP, x + 1711, y + 755))
+    owners = SURVEY.owner(*pixel_to_sky(frame.TANSIP, x + 1711, y + 755))
     names = np.array([skycell.name for skycell in plan.footprint.skycells])
     assert names[plan.footprint.owner].ravel().tolist() == [SURVEY.name_of(number) for number in owners.ravel()]
     assert [plan.skycell(name) for name in names] == list(plan.footprint.skycells)
@@ -32,7 +34,7 @@ def test_a_plan_is_made_once_until_the_file_changes(tmp_path):
     first = plans.plan(path, ROI)
     assert plans.plan(path, ROI) is first
     os.remove(path)
-    write_ffi(tmp_path, ffi.shifted(frame.TANSIP, 0.5, 0.0))
+    write_ffi(tmp_path, shifted(frame.TANSIP, 0.5, 0.0))
     os.utime(path, ns=(1, 1))
     assert plans.plan(path, ROI).tansip.crpix1 == frame.TANSIP.crpix1 + 0.5
 
@@ -42,7 +44,7 @@ def test_a_catalogue_that_is_written_anew_is_read_anew_and_another_plan_made(pla
     made, tessellations = [], []
     for rows in (skycells, skycells[:1], None):
         if rows:
-            pd.DataFrame(rows, columns=rings.COLUMNS).to_csv(path, index=False)
+            pd.DataFrame(rows, columns=SKYCELL_COLUMNS).to_csv(path, index=False)
         made.append(plans.plan(plan.path, ROI, catalogue=str(path)))
         tessellations.append(plans.tessellation(str(path)))
     assert [len(one.footprint.skycells) for one in made] == [len(skycells), 1, 1]
@@ -51,7 +53,7 @@ def test_a_catalogue_that_is_written_anew_is_read_anew_and_another_plan_made(pla
 
 
 def test_a_target_gives_the_region_about_it_under_the_label_of_that_region(path, plan):
-    ra, dec = (float(value) for value in ffi.pixel_to_sky(frame.TANSIP, 1716.0, 760.0))
+    ra, dec = (float(value) for value in pixel_to_sky(frame.TANSIP, 1716.0, 760.0))
     about = plans.plan(path, target=f"{ra} {dec}", size=4)
     assert about.region.shape == (4, 4)
     assert about.region.x0 <= 1716 <= about.region.x1 and about.region.y0 <= 760 <= about.region.y1
@@ -92,9 +94,9 @@ def test_an_ffi_south_of_ps1_is_refused_with_its_declination(tmp_path):
 
 
 def test_settings_of_a_plan_differ_by_pointing_region_and_catalogue(plan, tmp_path):
-    pointed = plans.plan(write_ffi(tmp_path, ffi.shifted(frame.TANSIP, 1e-6, 0.0)), ROI)
+    pointed = plans.plan(write_ffi(tmp_path, shifted(frame.TANSIP, 1e-6, 0.0)), ROI)
     elsewhere = plans.plan(plan.path, "1711,755,1717,762")
-    pd.DataFrame(plan.footprint.skycells, columns=rings.COLUMNS).to_csv(tmp_path / "some.csv", index=False)
+    pd.DataFrame(plan.footprint.skycells, columns=SKYCELL_COLUMNS).to_csv(tmp_path / "some.csv", index=False)
     chosen = plans.plan(plan.path, ROI, catalogue=str(tmp_path / "some.csv"))
     for other, names in ((pointed, {"wcs"}), (elsewhere, {"region"}), (chosen, {"skycells"})):
         here, there = plan.settings(), other.settings()
@@ -102,7 +104,7 @@ def test_settings_of_a_plan_differ_by_pointing_region_and_catalogue(plan, tmp_pa
 
 
 def test_a_catalogue_that_lacks_a_column_is_refused_by_file_and_column(plan, tmp_path):
-    table = pd.DataFrame(plan.footprint.skycells, columns=rings.COLUMNS)
+    table = pd.DataFrame(plan.footprint.skycells, columns=SKYCELL_COLUMNS)
     table.drop(columns="CRPIX2").to_csv(tmp_path / "some.csv", index=False)
     with pytest.raises(ValueError, match="some.csv: .*no column CRPIX2"):
         plans.plan(plan.path, ROI, catalogue=str(tmp_path / "some.csv"))
@@ -123,7 +125,7 @@ def test_without_a_reference_an_ffi_is_its_own(plan):
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_reference_that_drifted_is_planned_for_the_same_region(plan, tmp_path, whole):
     mine = plans.plan(plan.path) if whole else plan
-    other = ffi_beside(tmp_path, "drifted", ffi.shifted(frame.TANSIP, 0.3, -0.1))
+    other = ffi_beside(tmp_path, "drifted", shifted(frame.TANSIP, 0.3, -0.1))
     reference = plans.reference_of(mine, other)
     assert reference.path == other
     assert reference.region == mine.region
@@ -131,7 +133,7 @@ def test_a_reference_that_drifted_is_planned_for_the_same_region(plan, tmp_path,
 
 
 def test_a_reference_that_looks_elsewhere_is_refused_with_the_distance(plan, tmp_path):
-    other = ffi_beside(tmp_path, "astray", ffi.shifted(frame.TANSIP, 3.0, -4.5))
+    other = ffi_beside(tmp_path, "astray", shifted(frame.TANSIP, 3.0, -4.5))
     with pytest.raises(ValueError, match=r"looks 5\.4 px elsewhere"):
         plans.reference_of(plan, other)
 

@@ -21,7 +21,7 @@ from test_accuracy import holes_under, read, true_coverage
 
 from syndiff_tasks import plans
 from syndiff_tasks.demo import truth
-from syndiff_tasks.geometry import rings
+from syndiff_tasks.geometry.rings import rings_v3
 from syndiff_tasks.pixels import bands, stars, template
 from syndiff_tasks.pixels.mask import DQ, PS1
 
@@ -196,7 +196,7 @@ def test_pixels_whose_light_crosses_a_border_of_projections_are_told_and_others_
     region = plan.region
     # Two pixels beyond the region as well: its edge is no end of the sky.
     y, x = np.mgrid[region.y0 - 2 : region.y1 + 2, region.x0 - 2 : region.x1 + 2]
-    survey = rings.rings_v3()
+    survey = rings_v3()
     owners = survey.owner(*truth.astropy_wcs(plan.tansip).all_pix2world(x.ravel(), y.ravel(), 0))
     projection = np.array([survey.name_of(owner).split(".")[1] for owner in owners]).reshape(x.shape)
     assert len(np.unique(projection)) == 2

@@ -17,7 +17,10 @@ from real_data import present
 from scipy.ndimage import gaussian_filter
 
 from syndiff_tasks.demo import affine
-from syndiff_tasks.geometry import ffi, mapping, rings
+from syndiff_tasks.geometry import mapping
+from syndiff_tasks.geometry.rings import rings_v3
+from syndiff_tasks.geometry.skycell import skycell_wcs
+from syndiff_tasks.geometry.tansip import TanSip, tansip_keywords
 from syndiff_tasks.io import fitsfile
 from syndiff_tasks.pixels import bands, blocks, psf, template
 from syndiff_tasks.pixels.mask import DQ
@@ -68,7 +71,7 @@ def galaxy():
     combined = bands.combine(dict(zip("riz", present_bands, strict=True)) | {"y": None}, WEIGHTS)
     truth = sum(WEIGHTS[band] * counts(linear(band)) for band in "riz") / sum(WEIGHTS[band] for band in "riz")
     # The skycell's CRPIX, as the ring table has it, says where in the skycell the cut-out lies.
-    whole = rings.rings_v3().skycell(SKYCELL)
+    whole = rings_v3().skycell(SKYCELL)
     own = keywords[0]
     corner = round(whole.crpix1 - own["CRPIX1"]), round(whole.crpix2 - own["CRPIX2"])
     return Galaxy(combined, corner, truth)
@@ -81,7 +84,7 @@ def amid_zeros(plane):
 def blurred(galaxy, flux, sigma=SIGMA, bin=4):
     """Blocks of the cut-out amid zeros, with a grid that counts the native px of the whole skycell, blurred."""
     start = tuple(place - REACH for place in galaxy.corner)
-    cell = rings.rings_v3().skycell(SKYCELL)
+    cell = rings_v3().skycell(SKYCELL)
     flux = amid_zeros(flux)
     plain = np.zeros(flux.shape, np.uint16)
     shared = blocks.to_blocks(
@@ -94,17 +97,17 @@ def blurred(galaxy, flux, sigma=SIGMA, bin=4):
 
 def pointed_at(x, y):
     """World coordinates of a made-up FFI turned against the sky, with a SIP term, the galaxy near pixel (20, 20)."""
-    ra, dec = rings.wcs(rings.rings_v3().skycell(SKYCELL)).all_pix2world(x, y, 0)
+    ra, dec = skycell_wcs(rings_v3().skycell(SKYCELL)).all_pix2world(x, y, 0)
     scale, turn = 20.5 / 3600, 0.7
     cd = scale * np.array([[-math.cos(turn), math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     bend = np.zeros((3, 3))
     bend[2, 0], bend[1, 1], bend[0, 2] = 2e-5, 1.7e-5, 3e-6
-    return ffi.TanSip(float(ra), float(dec), 21.0, 21.0, cd, bend, bend.T.copy(), 180.0)
+    return TanSip(float(ra), float(dec), 21.0, 21.0, cd, bend, bend.T.copy(), 180.0)
 
 
 def sampled(galaxy, sky, offset=(0.0, 0.0), half=4):
     """Template pixels (2 half + 1)^2 about the galaxy, in an FFI with a real scale."""
-    cell = rings.rings_v3().skycell(SKYCELL)
+    cell = rings_v3().skycell(SKYCELL)
     tansip = pointed_at(*(place + 120 for place in galaxy.corner))
     x, y = (a.ravel() for a in np.meshgrid(*2 * [np.arange(20 - half, 21 + half)]))
     planes = template.blank((2 * half + 1, 2 * half + 1))
@@ -115,7 +118,7 @@ def sampled(galaxy, sky, offset=(0.0, 0.0), half=4):
 
 
 def test_the_cutout_lies_in_its_skycell_where_its_own_header_says(galaxy):
-    cell = rings.wcs(rings.rings_v3().skycell(SKYCELL))
+    cell = skycell_wcs(rings_v3().skycell(SKYCELL))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FITSFixedWarning)  # DATE-OBS of the cut-outs is no date
         own = WCS(fits.getheader(present(linear("r"))))
@@ -180,7 +183,7 @@ def test_the_galaxy_stands_where_the_cutouts_own_coordinates_put_it(galaxy):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FITSFixedWarning)
         ra, dec = WCS(fits.getheader(present(linear("r")))).all_pix2world(*middle, 0)
-    there = np.array(WCS(fits.Header(ffi.keywords(tansip))).all_world2pix(ra, dec, 0)) + offset
+    there = np.array(WCS(fits.Header(tansip_keywords(tansip))).all_world2pix(ra, dec, 0)) + offset
     flux = np.where(found.coverage > 0, found.flux * found.coverage, 0).astype(float)
     assert_allclose([(flux * place).sum() / flux.sum() for place in (x, y)], there, atol=2e-3)
 

@@ -29,7 +29,8 @@ from syndiff_tasks import failures, paths, sector, status, tasks
 from syndiff_tasks.config import Auto, Detectors, Offsets
 from syndiff_tasks.demo import frame
 from syndiff_tasks.failures import Failure
-from syndiff_tasks.geometry import ffi as ffi_geometry
+from syndiff_tasks.geometry.region import SCIENCE
+from syndiff_tasks.geometry.tansip import pixel_to_sky, shifted, tansip_keywords
 
 pytest_plugins = ["tiny_sky_fixtures"]
 
@@ -51,7 +52,7 @@ def write(folder, hour, camera=3, ccd=3, tansip=TANSIP, **cards):
 
 
 def moved(dx, dy):
-    return ffi_geometry.shifted(TANSIP, dx, dy)
+    return shifted(TANSIP, dx, dy)
 
 
 def turned(tansip, degrees):
@@ -67,8 +68,8 @@ def frames(*described):
             Path(name_of(hour)),
             58867.0 + hour / 24,
             one[2] if one and len(one) > 2 else 0,
-            ffi_geometry.SCIENCE,
-            ffi_geometry.shifted(frame.TANSIP, *one[:2]) if one else None,
+            SCIENCE,
+            shifted(frame.TANSIP, *one[:2]) if one else None,
             "" if one else "it has none",
         )
         for hour, one in enumerate(described)
@@ -116,9 +117,9 @@ def test_a_header_gives_time_quality_and_pointing_and_a_bad_one_the_reason(tmp_p
 
 def test_displacements_are_those_of_astropy_for_a_moved_and_rolled_camera():
     other = turned(frame.TANSIP._replace(crval1=216.7521, crval2=76.3926), 0.003)
-    found = sector.displacement(frame.TANSIP, other, ffi_geometry.SCIENCE)
+    found = sector.displacement(frame.TANSIP, other, SCIENCE)
     x, y = [1067.5, 44, 2091, 2091, 44], [1023.5, 0, 0, 2047, 2047]
-    here, there = (WCS(fits.Header(ffi_geometry.keywords(one))) for one in (frame.TANSIP, other))
+    here, there = (WCS(fits.Header(tansip_keywords(one))) for one in (frame.TANSIP, other))
     sky = here.all_pix2world(x, y, 0)
     expected = np.stack(there.all_world2pix(*sky, 0, tolerance=1e-9), axis=-1) - np.stack([x, y], axis=-1)
     assert_allclose(found, expected, atol=1e-6)
@@ -136,7 +137,7 @@ def test_the_reference_is_good_and_points_to_the_middle():
 def test_one_frame_that_jumps_is_told_from_its_neighbours_wherever_it_is(bad, elsewhere):
     wandering = [(0.01 * hour, -0.005 * hour) for hour in range(7)]
     wandering[bad] = elsewhere
-    from_neighbours, _ = sector.jumps(frames(*wandering), ffi_geometry.SCIENCE)
+    from_neighbours, _ = sector.jumps(frames(*wandering), SCIENCE)
     assert_array_equal(from_neighbours >= sector.LARGEST_JUMP, np.arange(7) == bad)
 
 
@@ -252,7 +253,7 @@ def test_a_sector_makes_the_templates_of_its_ccds_and_reports_those_that_have_no
 
 
 def test_a_target_is_made_on_the_ccds_that_see_it_and_the_others_are_told(made, tmp_path):
-    ra, dec = (float(value) for value in ffi_geometry.pixel_to_sky(TANSIP, 18.0, 18.0))
+    ra, dec = (float(value) for value in pixel_to_sky(TANSIP, 18.0, 18.0))
     where = ["--ffi-dir", str(made.ffis), "--target", f"{ra} {dec}", "--size", "2"]
     where += ["--syndiff-data-root", str(tmp_path)]
     ended = made.luigi.run("Sector", "--sector", "20", "--cameras", "1,3", *where, *made.more)

@@ -22,7 +22,7 @@ from tiny_sky import CELLS, CENTRE, PLAIN, clean_environment, planes, skycell, t
 from syndiff_tasks import stages
 from syndiff_tasks.config import SHIPPED
 from syndiff_tasks.demo import archive, frame, sky
-from syndiff_tasks.geometry import ffi as ffi_geometry
+from syndiff_tasks.geometry.tansip import pixel_to_sky
 from syndiff_tasks.targets import read_manifest
 
 pytest_plugins = ["tiny_sky_fixtures"]
@@ -294,7 +294,7 @@ def test_the_point_spread_function_is_that_of_the_settings(tiny_sky, luigi, made
 
 def test_saturated_stars_are_kept_removed_or_repaired_as_the_settings_say(tiny_sky, luigi, tmp_path):
     cell = skycell(CELLS[0])
-    ra, dec = (float(value) for value in ffi_geometry.pixel_to_sky(frame.TANSIP, CENTRE[0] - 2, CENTRE[1] - 2))
+    ra, dec = (float(value) for value in pixel_to_sky(frame.TANSIP, CENTRE[0] - 2, CENTRE[1] - 2))
     star = sky.source_table([ra], [dec], [10.5], [5000.0])
     archive.build_archive(tmp_path / "archive", [cell], star, archive.Rendering(noise=False, flaws=False))
     gaia = tmp_path / "gaia.csv"

@@ -12,7 +12,8 @@ from numpy.testing import assert_array_equal
 from syndiff_tasks import paths, stackfiles, stages
 from syndiff_tasks.demo import archive as demo_archive
 from syndiff_tasks.demo import frame, sky
-from syndiff_tasks.geometry import mapping, rings
+from syndiff_tasks.geometry import mapping
+from syndiff_tasks.geometry.rings import rings_v3
 from syndiff_tasks.io import fitsfile, store
 from syndiff_tasks.io.archive import ArchiveUnavailable, Politeness
 from syndiff_tasks.targets import WholeTarget
@@ -50,7 +51,7 @@ def test_a_skycell_asked_for_again_is_asked_for_the_bands_that_it_has_and_those_
 @pytest.fixture(scope="module")
 def small(folder):
     """A cut-out of a skycell in the archive's form, without z and y, with stars of one colour."""
-    whole = rings.rings_v3().skycell("skycell.2611.081")
+    whole = rings_v3().skycell("skycell.2611.081")
     skycell = whole._replace(nx=SMALL, ny=SMALL, crpix1=whole.crpix1 - 500, crpix2=whole.crpix2 - 400)
     x, y = mapping.ps1_to_tess(frame.TANSIP, skycell, np.array([150.0, 290, 420]), np.array([200.0, 310, 390]))
     sources = sources_at(frame.TANSIP, x, y, [16.0, 17.0, 18.0])

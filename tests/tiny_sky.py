@@ -18,8 +18,10 @@ import pandas as pd
 from astropy.io import fits
 
 from syndiff_tasks.demo import archive, frame, sky
-from syndiff_tasks.geometry import ffi as ffi_geometry
-from syndiff_tasks.geometry import rings
+from syndiff_tasks.geometry.rings import CDELT
+from syndiff_tasks.geometry.skycell import Skycell
+from syndiff_tasks.geometry.skycell_table import SKYCELL_COLUMNS
+from syndiff_tasks.geometry.tansip import cropped, pixel_to_sky, tansip_keywords
 
 CENTRE = (1300, 700)  # FFI px where the four skycells meet
 ROI = "1295,695,1305,705"
@@ -31,19 +33,19 @@ WARM = Path(__file__).with_name("warm_luigi.py")
 
 def skycell(cell, projection="2611", tansip=frame.TANSIP):
     """One of a made-up projection whose tangent point is the FFI's pixel `CENTRE`."""
-    ra, dec = (float(value) for value in ffi_geometry.pixel_to_sky(tansip, *CENTRE))
+    ra, dec = (float(value) for value in pixel_to_sky(tansip, *CENTRE))
     row, column = divmod(cell, 10)
-    return rings.Skycell(
+    return Skycell(
         name=f"skycell.{projection}.{cell:03d}",
         **{"nx": SIZE, "ny": SIZE, "crval1": ra, "crval2": dec},
         **{"crpix1": 241.0 + (5 - column) * CORE, "crpix2": 241.0 + (5 - row) * CORE},
-        **{"cdelt1": rings.CDELT, "cdelt2": rings.CDELT},
+        **{"cdelt1": CDELT, "cdelt2": CDELT},
         **{"pc1_1": -1.0, "pc1_2": 0.0, "pc2_1": 0.0, "pc2_2": 1.0},
     )
 
 
 def catalogue_rows(skycells):
-    return pd.DataFrame([dict(zip(rings.COLUMNS, cell, strict=True)) for cell in skycells])
+    return pd.DataFrame([dict(zip(SKYCELL_COLUMNS, cell, strict=True)) for cell in skycells])
 
 
 def write_ffi(path, tansip=frame.TANSIP, shape=frame.SHAPE, changes=None):
@@ -51,7 +53,7 @@ def write_ffi(path, tansip=frame.TANSIP, shape=frame.SHAPE, changes=None):
     path = Path(path)
     headers = [frame.header_cards(kind) for kind in ("cal", "uncert")]
     for header in headers:
-        header.update(ffi_geometry.keywords(tansip))
+        header.update(tansip_keywords(tansip))
         for keyword, value in (changes or {}).items():
             if value is None:
                 header.remove(keyword, ignore_missing=True)
@@ -68,7 +70,7 @@ def write_ffi(path, tansip=frame.TANSIP, shape=frame.SHAPE, changes=None):
 
 def cutout(tansip=frame.TANSIP, x0=1280, y0=680):
     """World coordinates of a cut-out that begins at (x0, y0)."""
-    return ffi_geometry.cropped(tansip, x0, y0)
+    return cropped(tansip, x0, y0)
 
 
 def zipped(path):
@@ -112,7 +114,7 @@ def stars():
     """Eight stars near the four skycells' meeting point."""
     x = CENTRE[0] + np.array([-3.1, -2.2, 0.3, 1.7, 3.4, -0.6, 2.2, -4.0])
     y = CENTRE[1] + np.array([-1.3, 2.9, 0.4, -3.2, 2.1, 3.8, -0.7, -3.9])
-    ra, dec = ffi_geometry.pixel_to_sky(frame.TANSIP, x, y)
+    ra, dec = pixel_to_sky(frame.TANSIP, x, y)
     return sky.source_table(ra, dec, np.linspace(13.5, 17.0, x.size), np.linspace(3500, 8000, x.size))
 
 

@@ -14,7 +14,7 @@ from astropy.io import fits
 from syndiff_tasks.demo import rice
 from syndiff_tasks.demo.gaussians import Mixture, deposit, gaussian_star, sky_jacobian
 from syndiff_tasks.demo.sky import BANDS, band_counts, spread
-from syndiff_tasks.geometry import rings
+from syndiff_tasks.geometry.skycell import Skycell, skycell_wcs
 
 KINDS = {"image": "unconv", "mask": "unconv.mask", "wt": "unconv.wt"}
 
@@ -144,7 +144,7 @@ def stack_path(folder, skycell: str, band: str, kind: str) -> Path:
     return Path(folder) / "rings.v3.skycell" / projection / cell / name
 
 
-def header_cards(skycell: rings.Skycell, band: str, exposure: Exposure) -> fits.Header:
+def header_cards(skycell: Skycell, band: str, exposure: Exposure) -> fits.Header:
     """Header of a stack file, in the words of real ones: old-style PC keywords, no RADESYS, no LONPOLE."""
     cards = [
         ("CTYPE1", "RA---TAN"),
@@ -260,7 +260,7 @@ def write_stack(path, pixels: np.ndarray, header: fits.Header, exact: float = 0.
     rice.write_image(path, stored, fits.Header([*header.cards, *keywords.items()]))
 
 
-def write_skycell_band(folder, skycell: rings.Skycell, band: str, stack: Stack, exposure: Exposure) -> list[Path]:
+def write_skycell_band(folder, skycell: Skycell, band: str, stack: Stack, exposure: Exposure) -> list[Path]:
     """Write the image, mask and variance of one band of a skycell into an archive folder.
 
     The image is asinh-scaled, and so are the variances but for y, where they are linear: which of the two the real
@@ -298,15 +298,15 @@ def write_skycell_band(folder, skycell: rings.Skycell, band: str, stack: Stack, 
     return paths
 
 
-def _near(sources: pd.DataFrame, skycell: rings.Skycell) -> pd.DataFrame:
+def _near(sources: pd.DataFrame, skycell: Skycell) -> pd.DataFrame:
     """Choose the sources within a degree of the middle of a skycell, whose half-diagonal is 0.32 degrees."""
-    middle = np.atleast_2d(rings.wcs(skycell).wcs_pix2world([[skycell.nx / 2, skycell.ny / 2]], 0))[0]
+    middle = np.atleast_2d(skycell_wcs(skycell).wcs_pix2world([[skycell.nx / 2, skycell.ny / 2]], 0))[0]
     a, d = np.radians(sources["ra"].to_numpy() - middle[0]), np.radians(sources["dec"].to_numpy())
     d0 = math.radians(middle[1])
     return sources[np.sin(d) * math.sin(d0) + np.cos(d) * math.cos(d0) * np.cos(a) > math.cos(math.radians(1))]
 
 
-def render_signal(skycell: rings.Skycell, sources: pd.DataFrame, band: str, rendering: Rendering) -> np.ndarray:
+def render_signal(skycell: Skycell, sources: pd.DataFrame, band: str, rendering: Rendering) -> np.ndarray:
     """Draw the sources on a skycell without noise, asked for as in `render_stack`.
 
     Returns
@@ -315,7 +315,7 @@ def render_signal(skycell: rings.Skycell, sources: pd.DataFrame, band: str, rend
         Flux [counts/s], integrated over the pixels; 0 outside the window.
     """
     near = _near(sources, skycell)
-    wcs = rings.wcs(skycell)
+    wcs = skycell_wcs(skycell)
 
     def to_pixel(ra, dec):
         return wcs.wcs_world2pix(ra, dec, 0)
@@ -336,7 +336,7 @@ def _random_box(rng, shape, height, width) -> tuple[slice, slice]:
     return slice(y, y + height), slice(x, x + width)
 
 
-def flaw_boxes(skycell: rings.Skycell, band: str, seed: int) -> list[tuple[tuple[slice, slice], int]]:
+def flaw_boxes(skycell: Skycell, band: str, seed: int) -> list[tuple[tuple[slice, slice], int]]:
     """Choose where a band has no data or bad data.
 
     Parameters
@@ -364,7 +364,7 @@ def flaw_boxes(skycell: rings.Skycell, band: str, seed: int) -> list[tuple[tuple
     return [*boxes, (_random_box(rng, shape, 200, 200), BIT["GHOST"])]
 
 
-def mask_bits(skycell: rings.Skycell, band: str, counts: np.ndarray, rendering: Rendering) -> np.ndarray:
+def mask_bits(skycell: Skycell, band: str, counts: np.ndarray, rendering: Rendering) -> np.ndarray:
     """Mask of a noiseless stack.
 
     Parameters
@@ -412,7 +412,7 @@ def _expose(counts, variance, rng, structure) -> None:
         counts[rows] += np.sqrt(variance[rows]) * rng.standard_normal(uneven.shape, dtype=np.float32)
 
 
-def render_stack(skycell: rings.Skycell, sources: pd.DataFrame, band: str, rendering: Rendering) -> Stack:
+def render_stack(skycell: Skycell, sources: pd.DataFrame, band: str, rendering: Rendering) -> Stack:
     """Draw one band of a skycell with noise, variance and mask.
 
     Parameters
@@ -455,7 +455,7 @@ def _make_band(folder, skycell, band, sources, rendering) -> list[Path]:
 
 def build_archive(
     folder,
-    skycells: Iterable[rings.Skycell],
+    skycells: Iterable[Skycell],
     sources: pd.DataFrame,
     rendering: Rendering = Rendering(),  # noqa: B008  an immutable tuple
     processes: int = 1,

@@ -11,11 +11,13 @@ from astropy.coordinates import angular_separation
 
 from syndiff_tasks.demo import archive, frame, sky
 from syndiff_tasks.demo.truth import expected_template, pixel_positions
-from syndiff_tasks.geometry import ffi, rings
 from syndiff_tasks.geometry.footprint import corners, footprint
+from syndiff_tasks.geometry.region import Region
+from syndiff_tasks.geometry.rings import rings_v3
+from syndiff_tasks.geometry.tansip import pixel_to_sky
 
 # Two skycells of projection cell 2611 and two of 2612 meet in its middle, each with a quarter of it.
-REGION = ffi.Region(1692, 736, 1740, 784)
+REGION = Region(1692, 736, 1740, 784)
 
 SIGMA_PSF = 40.0  # native px; the default blur of a template, so that template and FFI match
 TRANSIENT_MAG = 15.0
@@ -39,15 +41,15 @@ class Field(NamedTuple):
     sources: pd.DataFrame
     transient: pd.DataFrame
     skycells: tuple
-    region: ffi.Region
+    region: Region
 
 
-def demo_skycells(region: ffi.Region = REGION) -> tuple:
+def demo_skycells(region: Region = REGION) -> tuple:
     """Skycells that own the pixels of a region of the demo FFI, sorted by name."""
-    return footprint(frame.TANSIP, region, rings.rings_v3()).skycells
+    return footprint(frame.TANSIP, region, rings_v3()).skycells
 
 
-def _quiet_place(sources: pd.DataFrame, region: ffi.Region, rng: np.random.Generator) -> tuple[float, float]:
+def _quiet_place(sources: pd.DataFrame, region: Region, rng: np.random.Generator) -> tuple[float, float]:
     """TESS pixel position with the least light about it, away from the border and from what PS1 saturates."""
     light = expected_template(sources, frame.TANSIP, region, SIGMA_PSF)
     x = rng.uniform(region.x0 + 8, region.x1 - 9, 300)
@@ -61,7 +63,7 @@ def _quiet_place(sources: pd.DataFrame, region: ffi.Region, rng: np.random.Gener
     return float(x[best]), float(y[best])
 
 
-def make_field(seed: int, region: ffi.Region = REGION, density: float = 20_000.0) -> Field:
+def make_field(seed: int, region: Region = REGION, density: float = 20_000.0) -> Field:
     """Think up the sky over a region of the demo FFI.
 
     Parameters
@@ -79,13 +81,13 @@ def make_field(seed: int, region: ffi.Region = REGION, density: float = 20_000.0
         Sources reach beyond the far corners of all its skycells.
     """
     skycells = demo_skycells(region)
-    middle = ffi.pixel_to_sky(frame.TANSIP, (region.x0 + region.x1 - 1) / 2, (region.y0 + region.y1 - 1) / 2)
+    middle = pixel_to_sky(frame.TANSIP, (region.x0 + region.x1 - 1) / 2, (region.y0 + region.y1 - 1) / 2)
     centre = (float(middle[0]), float(middle[1]))
     far = np.radians(np.hstack([np.stack(corners(skycell)) for skycell in skycells]))
     radius = np.degrees(angular_separation(*np.radians(centre), *far).max()) + 0.01
     sources = sky.random_sky(seed, centre, radius, density)
     x, y = _quiet_place(sources, region, np.random.default_rng([seed, 1]))
-    ra, dec = (float(value) for value in ffi.pixel_to_sky(frame.TANSIP, x, y))
+    ra, dec = (float(value) for value in pixel_to_sky(frame.TANSIP, x, y))
     transient = sky.source_table([ra], [dec], [TRANSIENT_MAG], [9000.0], first_id=len(sources) + 1)
     return Field(sources, transient.assign(kind="transient"), skycells, region)
 

@@ -9,7 +9,8 @@ from astropy.io import fits
 
 from syndiff_tasks.demo.gaussians import Mixture
 from syndiff_tasks.demo.truth import expected_template
-from syndiff_tasks.geometry import ffi
+from syndiff_tasks.geometry.region import SCIENCE
+from syndiff_tasks.geometry.tansip import TanSip, tansip_keywords
 
 NAME = "tess2020019135923-s0020-3-3-0165-s_ffic.fits"
 SHAPE = (2078, 2136)
@@ -27,7 +28,7 @@ def _polynomial(terms: dict) -> np.ndarray:
 
 
 # Made up, but of the size, parity and structure of sector 20, camera 3, CCD 3.
-TANSIP = ffi.TanSip(
+TANSIP = TanSip(
     crval1=216.752,
     crval2=76.3925,
     crpix1=1045.0,
@@ -64,7 +65,7 @@ class Exposed(NamedTuple):
     uncertainty: np.ndarray
 
 
-def inverse_polynomials(tansip: ffi.TanSip) -> dict:
+def inverse_polynomials(tansip: TanSip) -> dict:
     """AP and BP keywords, fitted as the producers of real FFIs fit theirs: wrong by some tenths of a pixel.
 
     Parameters
@@ -111,11 +112,11 @@ def expose(sources: pd.DataFrame, sigma_psf: float, star: Mixture | None = None,
         Sources on a sloping background of some 100 electrons/s, photon and read noise; the collateral pixels hold read
         noise alone.
     """
-    rows, columns = np.indices((ffi.SCIENCE.y1 - ffi.SCIENCE.y0, ffi.SCIENCE.x1 - ffi.SCIENCE.x0), sparse=True)
-    expected = expected_template(sources, TANSIP, ffi.SCIENCE, sigma_psf, units="electrons", star=star)
+    rows, columns = np.indices((SCIENCE.y1 - SCIENCE.y0, SCIENCE.x1 - SCIENCE.x0), sparse=True)
+    expected = expected_template(sources, TANSIP, SCIENCE, sigma_psf, units="electrons", star=star)
     expected += 100 + 0.004 * columns - 0.002 * rows
     image, variance = np.zeros(SHAPE), np.full(SHAPE, READS * READ_NOISE**2 / EXPOSURE**2)
-    science = np.s_[ffi.SCIENCE.y0 : ffi.SCIENCE.y1, ffi.SCIENCE.x0 : ffi.SCIENCE.x1]
+    science = np.s_[SCIENCE.y0 : SCIENCE.y1, SCIENCE.x0 : SCIENCE.x1]
     image[science] += expected
     variance[science] += expected / EXPOSURE
     uncertainty = np.sqrt(variance)
@@ -158,7 +159,7 @@ def header_cards(kind: str) -> fits.Header:
         ("SCCED", 2092, "science col end (inclusive), output D"),
         ("SCIROWS", 1, "science rows start"),
         ("SCIROWE", 2048, "science rows end (inclusive)"),
-        *ffi.keywords(TANSIP).items(),
+        *tansip_keywords(TANSIP).items(),
         *inverse_polynomials(TANSIP).items(),
         ("DQUALITY", 0, "data quality flags"),
         ("IMAGTYPE", kind, "FFI image type: raw, cal, uncert"),

@@ -9,7 +9,7 @@ import pandas as pd
 
 from syndiff_tasks.demo import frame
 from syndiff_tasks.demo.truth import expected_template, pixel_positions
-from syndiff_tasks.geometry.ffi import parse_region
+from syndiff_tasks.geometry.region import parse_region
 from syndiff_tasks.pixels.mask import DQ
 from syndiff_tasks.report.product import read_template
 

@@ -13,17 +13,20 @@ from astropy.wcs import WCS
 from syndiff_tasks.demo.archive import STAR_FWHM
 from syndiff_tasks.demo.gaussians import Mixture, deposit, gaussian_star, sky_jacobian
 from syndiff_tasks.demo.sky import ELECTRONS_PER_COUNT, WEIGHTS, spread, weighted_counts
-from syndiff_tasks.geometry import ffi, rings
+from syndiff_tasks.geometry.region import Region
+from syndiff_tasks.geometry.rings import rings_v3
+from syndiff_tasks.geometry.skycell import skycell_wcs
+from syndiff_tasks.geometry.tansip import TanSip, tansip_keywords
 
 NATIVE_PX = 0.25  # arcsec
 
 
-def astropy_wcs(tansip: ffi.TanSip) -> WCS:
+def astropy_wcs(tansip: TanSip) -> WCS:
     """World coordinates of an FFI for astropy."""
-    return WCS(fits.Header(ffi.keywords(tansip)))
+    return WCS(fits.Header(tansip_keywords(tansip)))
 
 
-def pixel_positions(tansip: ffi.TanSip, ra, dec) -> tuple[np.ndarray, np.ndarray]:
+def pixel_positions(tansip: TanSip, ra, dec) -> tuple[np.ndarray, np.ndarray]:
     """Positions on an FFI by astropy's iteration.
 
     Parameters
@@ -44,17 +47,17 @@ def pixel_positions(tansip: ffi.TanSip, ra, dec) -> tuple[np.ndarray, np.ndarray
 
 def _owner_jacobian(ra, dec) -> np.ndarray:
     """d(native px of the owner) / d(east, north), shape (n, 2, 2); a plain 0.25 arcsec where PS1 has no skycell."""
-    tessellation = rings.rings_v3()
+    tessellation = rings_v3()
     jacobian = np.broadcast_to(np.eye(2) / NATIVE_PX, (len(ra), 2, 2)).copy()
     owner = tessellation.owner(ra, dec)
     for number in np.unique(owner[owner >= 0]):
-        wcs = rings.wcs(tessellation.skycell(tessellation.name_of(number)))
+        wcs = skycell_wcs(tessellation.skycell(tessellation.name_of(number)))
         here = owner == number
         jacobian[here] = sky_jacobian(lambda a, d, wcs=wcs: wcs.wcs_world2pix(a, d, 0), ra[here], dec[here])
     return jacobian
 
 
-def _seen_from(tansip: ffi.TanSip, region: ffi.Region, sources: pd.DataFrame) -> pd.DataFrame:
+def _seen_from(tansip: TanSip, region: Region, sources: pd.DataFrame) -> pd.DataFrame:
     """Choose the sources within a region and a generous margin of 0.15 degrees about it."""
     corners = [(x, y) for x in (region.x0 - 0.5, region.x1 - 0.5) for y in (region.y0 - 0.5, region.y1 - 0.5)]
     middle = ((region.x0 + region.x1 - 1) / 2, (region.y0 + region.y1 - 1) / 2)
@@ -66,8 +69,8 @@ def _seen_from(tansip: ffi.TanSip, region: ffi.Region, sources: pd.DataFrame) ->
 
 def expected_template(
     sources: pd.DataFrame,
-    tansip: ffi.TanSip,
-    region: ffi.Region,
+    tansip: TanSip,
+    region: Region,
     sigma_psf: float,
     offset: tuple = (0.0, 0.0),
     units: str = "counts",

@@ -7,8 +7,11 @@ import pandas as pd
 import shapely
 from scipy import ndimage
 
-from . import rings
-from .ffi import SCIENCE, Region, clip, region_to_vector
+from .region import SCIENCE, Region, clip
+from .skycell import GRID, skycell_center, skycell_radius, skycell_to_vector, vector_to_skycell
+from .skycell_table import SKYCELL_COLUMNS
+from .tangent import sky_positions
+from .tansip import region_to_vector
 
 ROWS = 128  # FFI rows at a time: their vectors, 6 MB, stay in the cache between the two kernels
 
@@ -100,7 +103,7 @@ def corners(skycell):
     ra, dec : ndarray of float64, shape (5,)
         Degrees: the centre, then the outer corners of the image from the first pixel on, counter-clockwise in pixels.
     """
-    return rings.positions(_frame(skycell) @ rings.pixel_to_vector(skycell).T)
+    return sky_positions(_frame(skycell) @ skycell_to_vector(skycell).T)
 
 
 def _frame(skycell):
@@ -126,9 +129,9 @@ def neighbours(skycell, tessellation, margin):
         Of the same and other projections, sorted by name, without `skycell` itself.
     """
     frame = shapely.box(-0.5 - margin, -0.5 - margin, skycell.nx - 0.5 + margin, skycell.ny - 0.5 + margin)
-    reach = rings.radius(skycell) * (1 + 2 * margin / min(skycell.nx, skycell.ny)) + tessellation.largest_radius
-    candidates = tessellation.near(rings.centre_vector(skycell), reach)
-    to_pixel = rings.vector_to_pixel(skycell)
+    reach = skycell_radius(skycell) * (1 + 2 * margin / min(skycell.nx, skycell.ny)) + tessellation.largest_radius
+    candidates = tessellation.near(skycell_center(skycell), reach)
+    to_pixel = vector_to_skycell(skycell)
     return [
         other
         for other in candidates
@@ -138,7 +141,7 @@ def neighbours(skycell, tessellation, margin):
 
 
 def _corners_seen_from(to_pixel, other):
-    seen = _frame(other)[1:] @ (to_pixel @ rings.pixel_to_vector(other)).T
+    seen = _frame(other)[1:] @ (to_pixel @ skycell_to_vector(other)).T
     return seen[:, :2] / seen[:, 2:]
 
 
@@ -164,7 +167,7 @@ def skycell_rows(found):
             _row(skycell, found.region, count, box)
             for skycell, count, box in zip(found.skycells, pixels.tolist(), boxes, strict=True)
         ],
-        columns=[*rings.COLUMNS, *PLACE_COLUMNS],
+        columns=[*SKYCELL_COLUMNS, *PLACE_COLUMNS],
     )
 
 
@@ -175,7 +178,7 @@ PLACE_COLUMNS = (
 
 
 def _row(skycell, region, pixels, box):
-    y, x = divmod(skycell.cell, rings.GRID)
+    y, x = divmod(skycell.cell, GRID)
     rows, columns = box
     place = (region.x0 + columns.start, region.y0 + rows.start, region.x0 + columns.stop, region.y0 + rows.stop)
     sky = np.stack(corners(skycell), axis=1).ravel().tolist()

@@ -11,7 +11,10 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from . import ffi, rings
+from .region import SCIENCE
+from .skycell import skycell_to_vector, vector_to_skycell
+from .tangent import matrix_product
+from .tansip import polynomial, row_polynomial, undistorted_to_pixel, undistorted_to_vector
 
 # Native px between nodes. TESS coordinates bend by 4e-5 px per px^2, so that straight lines between nodes 0.4 TESS px
 # apart are within 2e-6 px of them. Of an index map's pixels 3e-6 fall to a neighbour; with 64 it would be 1.02e-5.
@@ -47,7 +50,7 @@ def homography(tansip, skycell):
         Takes (U, V, 1), U and V the SIP-corrected offset from CRPIX [TESS px], to (x w, y w, w), with x and y 0-based
         native pixels and w positive in front of the skycell's plane. Exact.
     """
-    return rings.product(rings.vector_to_pixel(skycell), ffi.plane_to_vector(tansip))
+    return matrix_product(vector_to_skycell(skycell), undistorted_to_vector(tansip))
 
 
 def ps1_to_tess(tansip, skycell, x, y):
@@ -63,16 +66,16 @@ def ps1_to_tess(tansip, skycell, x, y):
     Returns
     -------
     tx, ty : ndarray of float64, shape (...)
-        0-based TESS pixels, by iteration to rounding error; NaN as `ffi.sky_to_pixel` says.
+        0-based TESS pixels, by iteration to rounding error; NaN as `tansip.sky_to_pixel` says.
     """
     x, y = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float))
     plane = np.stack([x.ravel(), y.ravel(), np.ones(x.size)], axis=-1) @ _to_plane(tansip, skycell).T
-    tx, ty = ffi.plane_to_pixel(tansip, plane)
+    tx, ty = undistorted_to_pixel(tansip, plane)
     return tx.reshape(x.shape), ty.reshape(x.shape)
 
 
 def _to_plane(tansip, skycell):
-    return np.linalg.inv(ffi.plane_to_vector(tansip)) @ rings.pixel_to_vector(skycell)
+    return np.linalg.inv(undistorted_to_vector(tansip)) @ skycell_to_vector(skycell)
 
 
 def ps1_to_tess_nodes(tansip, skycell):
@@ -119,7 +122,7 @@ def interpolate(grid, px, py):
     )
 
 
-def pixel_index_map(tansip, skycell, shape, science=ffi.SCIENCE):
+def pixel_index_map(tansip, skycell, shape, science=SCIENCE):
     """FFI pixel that sees each native pixel's centre.
 
     Parameters
@@ -193,7 +196,7 @@ def plane_homography(skycell_from, skycell_to):
         Takes (x, y, 1), 0-based, to (x w, y w, w) of the second, w positive in front of its plane. Exact: both planes
         are gnomonic.
     """
-    return rings.product(rings.vector_to_pixel(skycell_to), rings.pixel_to_vector(skycell_from))
+    return matrix_product(vector_to_skycell(skycell_to), skycell_to_vector(skycell_from))
 
 
 def native_positions(tansip, skycell, x, y, start, stop):
@@ -221,8 +224,8 @@ def native_positions(tansip, skycell, x, y, start, stop):
 
 @numba.njit(cache=True, nogil=True)
 def _native_position(u, v, a, b, matrix):
-    shift_u, a_u, a_v = ffi.polynomial(a, u, v)
-    shift_v, b_u, b_v = ffi.polynomial(b, u, v)
+    shift_u, a_u, a_v = polynomial(a, u, v)
+    shift_v, b_u, b_v = polynomial(b, u, v)
     big_u, big_v = u + shift_u, v + shift_v
     inverse = 1 / (matrix[2, 0] * big_u + matrix[2, 1] * big_v + matrix[2, 2])
     px = (matrix[0, 0] * big_u + matrix[0, 1] * big_v + matrix[0, 2]) * inverse
@@ -249,8 +252,8 @@ def _fill_positions(out, lattice, a, b, matrix):
     along = np.empty((4, terms))
     for row in range(len(vs)):
         v = vs[row]
-        ffi.row_polynomial(a, v, along[0], along[1])
-        ffi.row_polynomial(b, v, along[2], along[3])
+        row_polynomial(a, v, along[0], along[1])
+        row_polynomial(b, v, along[2], along[3])
         for i in range(start[row], stop[row]):
             u = us[i]
             a_sum = a_u = a_v = b_sum = b_u = b_v = 0.0

@@ -13,7 +13,7 @@ from scipy import ndimage
 from scipy.optimize import least_squares
 from scipy.special import erf
 
-from syndiff_tasks.geometry.ffi import pixel_to_sky
+from syndiff_tasks.geometry.tansip import pixel_to_sky
 from syndiff_tasks.pixels.mask import DQ
 
 # A repaired star is right to some 5 %: far outside the noise of a bright one, so no truth to fit or to search.

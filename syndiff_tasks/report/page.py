@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
-from syndiff_tasks.geometry.ffi import pixel_to_sky
+from syndiff_tasks.geometry.tansip import pixel_to_sky
 from syndiff_tasks.pixels.mask import DQ
 from syndiff_tasks.report import picture
 

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter
 
-from syndiff_tasks.geometry.ffi import pixel_to_sky
+from syndiff_tasks.geometry.tansip import pixel_to_sky
 from syndiff_tasks.pixels.mask import DQ
 from syndiff_tasks.report.difference import THRESHOLD, background_plane
 from syndiff_tasks.report.product import blocks_of

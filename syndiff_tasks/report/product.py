@@ -8,7 +8,8 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
-from syndiff_tasks.geometry.ffi import Region, TanSip, from_header, oversampled, parse_region
+from syndiff_tasks.geometry.region import Region, parse_region
+from syndiff_tasks.geometry.tansip import TanSip, oversampled, tansip_from_header
 
 IMAGES = ("FLUX_SUM", "VARIANCE", "COVERAGE", "DQ")
 
@@ -122,7 +123,7 @@ def read_template(path):
     shape = images["FLUX_SUM"].shape
     region = parse_region(header["ROI"]) if header.get("ROI") else Region(0, 0, shape[1], shape[0])
     n = _oversampling(path, shape, region)
-    tansip = from_header(flux_header)
+    tansip = tansip_from_header(flux_header)
     if n > 1:
         images = {
             "FLUX_SUM": blocks_of(images["FLUX_SUM"], n).sum(axis=-1),
