@@ -16,10 +16,10 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from syndiff_tasks.geometry.tansip import pixel_to_sky
+from syndiff_tasks.pixels import photometry
 from syndiff_tasks.pixels.mask import DQ
 from syndiff_tasks.report import picture
 
-TESS_ZERO_POINT = 20.44
 NAMED = 5
 LABELLED = 60
 CORNERS = ("CORNER1", "CORNER2", "CORNER3", "CORNER4")
@@ -191,7 +191,7 @@ def _about_difference(template, preview, unit):
         return [f"There is no difference image: {preview.reason}."]
     fit = preview.result.match
     sentences = []
-    expected = 10 ** (-0.4 * (template.zero_point - TESS_ZERO_POINT))
+    expected = 10 ** (-0.4 * (template.zero_point - photometry.TESS_ZERO_POINT))
     if unit == "electrons/s" and math.isfinite(expected) and abs(fit.scale / expected - 1) > 0.2:
         sentences.append(
             f"The TESS image is {fit.scale / expected:.2f} times as bright as the template's zero point tells: "
