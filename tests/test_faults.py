@@ -53,8 +53,6 @@ from syndiff_tasks.io.archive import alive
 from syndiff_tasks.pixels.mask import DQ
 from syndiff_tasks.targets import read_manifest, temporary_path, verify
 
-pytest_plugins = ["tiny_sky_fixtures"]
-
 ONE = skycell(44)
 TASKS = ("MapFFI", "DownloadSkycell", "CombineBands", "Convolve", "Downsample")
 RUN_ELSEWHERE, NOT_RUN, FAILED, NOT_PLANNED, UNREADABLE = 10, 25, 30, 35, 40

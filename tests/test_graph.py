@@ -33,8 +33,6 @@ from syndiff_tasks.geometry.region import parse_region
 from syndiff_tasks.geometry.tansip import pixel_to_sky, shifted, sky_to_pixel, tansip_keywords
 from syndiff_tasks.targets import read_manifest, verify
 
-pytest_plugins = ["tiny_sky_fixtures"]
-
 TASKS = ("MapFFI", "DownloadSkycell", "CombineBands", "Convolve", "Downsample")
 ONE = "skycell.2611.044"
 TEMPLATES = "shifted_downsampled/sector_0020/camera_3/ccd_3"

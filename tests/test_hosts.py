@@ -29,8 +29,6 @@ from syndiff_tasks.demo.server import FolderHandler
 from syndiff_tasks.ledger import complaints, products
 from syndiff_tasks.targets import TEMPORARY, read_manifest
 
-pytest_plugins = "tiny_sky_fixtures"
-
 # A dead worker is noticed, and its task given away, within seconds rather than minutes.
 SOON = CONFIG.replace("[scheduler]", "[scheduler]\nworker_disconnect_delay = 4\nretry_delay = 2").replace(
     "retry_count = 1", "retry_count = 4\nprune_on_get_work = true"

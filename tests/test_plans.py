@@ -13,8 +13,6 @@ from syndiff_tasks.geometry.rings import rings_v3
 from syndiff_tasks.geometry.skycell_table import SKYCELL_COLUMNS
 from syndiff_tasks.geometry.tansip import pixel_to_sky, shifted
 
-pytest_plugins = ["plan_fixtures"]
-
 SURVEY = rings_v3()
 
 
@@ -52,19 +50,19 @@ def test_a_catalogue_that_is_written_anew_is_read_anew_and_another_plan_made(pla
     assert made[1] is made[2] and tessellations[1] is tessellations[2] is made[2].tessellation
 
 
-def test_a_target_gives_the_region_about_it_under_the_label_of_that_region(path, plan):
+def test_a_target_gives_the_region_about_it_under_the_label_of_that_region(ffi_path, plan):
     ra, dec = (float(value) for value in pixel_to_sky(frame.TANSIP, 1716.0, 760.0))
-    about = plans.plan(path, target=f"{ra} {dec}", size=4)
+    about = plans.plan(ffi_path, target=f"{ra} {dec}", size=4)
     assert about.region.shape == (4, 4)
     assert about.region.x0 <= 1716 <= about.region.x1 and about.region.y0 <= 760 <= about.region.y1
-    same = plans.plan(path, ",".join(map(str, about.region)))
+    same = plans.plan(ffi_path, ",".join(map(str, about.region)))
     assert about.label == same.label != ""
-    assert plans.plan(path, target=f"{ra}, {dec}", size=4).region == about.region
-    assert plans.plan(path, "1711,755,1717,762").label != plan.label
+    assert plans.plan(ffi_path, target=f"{ra}, {dec}", size=4).region == about.region
+    assert plans.plan(ffi_path, "1711,755,1717,762").label != plan.label
 
 
-def test_the_whole_ffi_has_no_label(path):
-    whole = plans.plan(path)
+def test_the_whole_ffi_has_no_label(ffi_path):
+    whole = plans.plan(ffi_path)
     assert (whole.label, whole.region) == ("", (0, 0, 2136, 2078))
 
 
@@ -78,9 +76,9 @@ def test_the_whole_ffi_has_no_label(path):
         ({"catalogue": "/no/such.csv"}, "/no/such.csv: there is no such file"),
     ],
 )
-def test_what_makes_no_plan_is_refused_by_name(path, arguments, message):
+def test_what_makes_no_plan_is_refused_by_name(ffi_path, arguments, message):
     with pytest.raises(ValueError, match=message):
-        plans.plan(path, **arguments)
+        plans.plan(ffi_path, **arguments)
 
 
 def test_an_ffi_that_is_not_there_is_refused_by_name():

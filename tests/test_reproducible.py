@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from tiny_sky import clean_environment, planes, template_of, the_same
 
-pytest_plugins = ["tiny_sky_fixtures"]
-
 NO_VECTORS = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR AVX2 FMA3 X86_V3 X86_V4"
 
 

@@ -32,8 +32,6 @@ from syndiff_tasks.failures import Failure
 from syndiff_tasks.geometry.region import SCIENCE
 from syndiff_tasks.geometry.tansip import pixel_to_sky, shifted, tansip_keywords
 
-pytest_plugins = ["tiny_sky_fixtures"]
-
 SCRIPT = Path(__file__).parents[1] / "scripts" / "run_sector"
 ROI = "17,17,19,19"  # of the cut-outs below: 2 x 2 px owned by one of the four skycells
 ORIGIN = {"CRPIX1P": 1, "CRPIX2P": 1, "CRVAL1P": 1281, "CRVAL2P": 681}

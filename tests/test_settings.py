@@ -26,8 +26,6 @@ from syndiff_tasks.geometry.tansip import pixel_to_sky
 from syndiff_tasks.pixels import photometry
 from syndiff_tasks.targets import read_manifest
 
-pytest_plugins = ["tiny_sky_fixtures"]
-
 ONE = f"skycell.2611.{CELLS[0]:03d}"
 FAILED, NOT_PLANNED = 30, 35
 

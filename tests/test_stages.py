@@ -20,8 +20,6 @@ from syndiff_tasks.io import store
 from syndiff_tasks.pixels import blocks, psf, template
 from syndiff_tasks.starlist import KEEP, StarPolicy
 
-pytest_plugins = ["plan_fixtures"]
-
 SURVEY = rings_v3()
 GAUSS = stages.Blur("gauss", 40.0, None)
 
@@ -161,8 +159,8 @@ def test_a_full_frame_goes_in_batches_of_a_few_offsets():
 
 
 @pytest.mark.parametrize("oversampling", [1, 2])
-def test_a_frame_of_a_region_that_reaches_off_the_science_pixels_knows_which_see_the_sky(path, oversampling):
-    plan = plans.plan(path, "40,0,50,4")
+def test_a_frame_of_a_region_that_reaches_off_the_science_pixels_knows_which_see_the_sky(ffi_path, oversampling):
+    plan = plans.plan(ffi_path, "40,0,50,4")
     made = stages.frame(plan, oversampling)
     assert made.owner.shape == made.science.shape == made.seam.shape == (4 * oversampling, 10 * oversampling)
     assert not made.science[:, : 4 * oversampling].any()

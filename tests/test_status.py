@@ -16,8 +16,6 @@ from syndiff_tasks import __main__ as command_line
 from syndiff_tasks import failures, paths, status, tasks
 from syndiff_tasks.targets import manifest_path
 
-pytest_plugins = ["tiny_sky_fixtures"]
-
 CCD = paths.CCD(20, 3, 3)
 NAMES = [f"skycell.2611.{cell:03d}" for cell in range(10)]
 
