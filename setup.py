@@ -9,7 +9,7 @@ setup(
     license="BSD-3-Clause",
     python_requires=">=3.10",
     packages=find_packages(include=["syndiff_tasks", "syndiff_tasks.*"]),
-    package_data={"syndiff_tasks": ["luigi.cfg"]},
+    package_data={"syndiff_tasks": ["luigi.cfg"], "syndiff_tasks.report": ["templates/*.html"]},
     install_requires=[
         "luigi>=3.6,<4",
         "numpy>=1.26,<3",
@@ -27,6 +27,8 @@ setup(
         "requests>=2.31,<3",
         "sqlalchemy>=2.0,<3",
         "matplotlib>=3.8",
+        "pillow>=9.1",
+        "jinja2>=3.1,<4",
         "tqdm>=4.66",
         # Luigi ends a timed-out task together with its children where it finds psutil.
         "psutil>=5.9",

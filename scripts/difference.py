@@ -15,7 +15,7 @@ from astropy.io import fits
 
 from syndiff_tasks.geometry.tansip import tansip_keywords
 from syndiff_tasks.io.fitsfile import read_ffi
-from syndiff_tasks.report import difference, picture
+from syndiff_tasks.report import difference, figure, picture
 from syndiff_tasks.report.product import read_template
 
 
@@ -156,7 +156,7 @@ def main(arguments=None):
         write_difference(options.out, result, template, Path(options.ffi).name, unit)
     if options.png:
         preview = difference.DifferencePreview(frames, result, detections, "")
-        picture.save(picture.draw(template, preview, Path(options.ffi).name, unit), options.png)
+        figure.save(picture.draw(template, preview, Path(options.ffi).name, unit), options.png)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ LARGEST_DRIFT = 5.0
 
 
 class Plan(NamedTuple):
-    """The geometry of one FFI, or of a region of it, and the skycells under it."""
+    """The geometry of one FFI, or of a region of it around a target (RA, Dec) [deg], and the skycells under it."""
 
     path: str
     ccd: FFIName
@@ -49,6 +49,7 @@ class Plan(NamedTuple):
     science: Region
     tansip: TanSip
     region: Region
+    target: tuple | None
     label: str
     skycells: tuple
     lay: Callable
@@ -145,8 +146,9 @@ def _plan(path, _state, roi, target, size, catalogue, cells):
     if roi:
         region = parse_region(roi)
         check_region(region, shape, science)
-    if target:
-        region = region_around(tansip, *position(target), size, science)
+    around = position(target) if target else None
+    if around:
+        region = region_around(tansip, *around, size, science)
     lay = functools.partial(_footprint, _Ground(tansip, region, cells, science))
     skycells = lay().skycells
     if not skycells:
@@ -157,7 +159,7 @@ def _plan(path, _state, roi, target, size, catalogue, cells):
         )
     label = roi_label(",".join(map(str, region))) if roi or target else ""
     made_of = _catalogue_name(catalogue)
-    return Plan(path, ccd, mjd, shape, science, tansip, region, label, skycells, lay, cells, made_of)
+    return Plan(path, ccd, mjd, shape, science, tansip, region, around, label, skycells, lay, cells, made_of)
 
 
 def reference_of(plan_, reference_ffi, catalogue=""):

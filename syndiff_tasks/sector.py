@@ -17,7 +17,6 @@ from .geometry.region import SCIENCE, Region, parse_region
 from .geometry.tansip import TanSip, pixel_to_sky, pixel_to_vector, sky_to_pixel, tansip_from_header
 from .io import fitsfile
 from .paths import CCD
-from .report import page
 
 # A frame is compared with the median of so many frames about it in time: three bad ones in a row do not spoil it.
 NEIGHBOURS = 7
@@ -476,14 +475,25 @@ def write_page(path, sector, plans):
     plans : dict of CCD to Planned
         The tasks of which are complete.
     """
+    # Imported here: a plan of an FFI needs this module, and no page.
+    from .report import sector_page
+
     folder = Path(path).parent
     entries = [entry for ccd, planned in plans.items() if planned.task for entry in _entries(ccd, planned.task, folder)]
     states = {(ccd.camera, ccd.ccd): planned.state for ccd, planned in plans.items()}
-    page.write_sector(path, sector, entries, states)
+    sector_page.write(path, sector, entries, states)
 
 
 def _entries(ccd, task, folder):
-    """List the templates of a CCD for the page; without pictures they have no pages to be linked."""
-    for (dx, dy), (_, *beside) in task.templates().items():
-        link = os.path.relpath(beside[-1].path, folder) if beside else ""
-        yield page.Entry(ccd.camera, ccd.ccd, f"dx {dx:+} dy {dy:+}", link)
+    """Return the templates of a CCD for the page, the first with a thumbnail; without pictures they have no pages."""
+    from .report import sector_page, thumbnail
+
+    for number, ((dx, dy), (template, *beside)) in enumerate(task.templates().items()):
+        yield sector_page.Entry(
+            ccd.camera,
+            ccd.ccd,
+            name=Path(template.path).name,
+            offset=f"dx {dx:+}, dy {dy:+} px",
+            page=os.path.relpath(beside[-1].path, folder) if beside else "",
+            thumbnail=b"" if number else thumbnail.thumbnail(template.path),
+        )

@@ -26,8 +26,7 @@ from .geometry.skycell import MARGIN
 from .geometry.tansip import TanSip, cropped, oversampled, shifted, tansip_keywords
 from .io import fitsfile, store
 from .io import prf as prf_files
-from .pixels import background, bands, blocks, mask, photometry, psf, template
-from .report import difference, page, picture, product
+from .pixels import background, bands, blocks, mask, psf, template
 
 logger = logging.getLogger("luigi-interface")
 
@@ -53,6 +52,19 @@ BYTES_PER_PIXEL = 24
 SEAM_REACH = 1.5
 
 BLURRED_PLANES = ("flux", "valid", "masked", "variance", "dq")
+
+COUNTS_ZERO_POINT = 25.0  # of PS1 counts/s [AB mag], facts.md §2
+TESS_ZERO_POINT = 20.44  # 1 electron/s [mag], TESS Instrument Handbook; facts.md §4
+
+
+class Unit(NamedTuple):
+    """A unit of flux: its name in headers, and the magnitude of one."""
+
+    name: str
+    zero_point: float
+
+
+UNITS = {"counts": Unit("count/s", COUNTS_ZERO_POINT), "electrons": Unit("electron/s", TESS_ZERO_POINT)}
 
 
 class Progress:
@@ -105,7 +117,7 @@ class Recipe(NamedTuple):
     ignore: tuple
     ignored_pixels: str
     bin: int
-    stars: starlist.StarPolicy = starlist.KEEP
+    stars: starlist.Care = starlist.KEEP
 
     @property
     def label(self):
@@ -136,12 +148,12 @@ def recipe(settings, ignore_mask_bits):
         tuple(ignore_mask_bits),
         settings.ignored_pixels,
         settings.bin,
-        starlist.star_policy(settings.saturated_stars, settings.star_catalog),
+        starlist.care(settings.saturated_stars, settings.star_catalog),
     )
 
 
 def combine(raw, skycell, recipe, data_root):
-    """Combine the bands of a skycell, repair its saturated stars, subtract its sky, and share the pixels among blocks.
+    """Combine the bands of a skycell, treat its saturated stars, take its sky off, and share the pixels among blocks.
 
     Parameters
     ----------
@@ -155,15 +167,15 @@ def combine(raw, skycell, recipe, data_root):
     Returns
     -------
     blocks : blocks.Blocks
-    repaired : list of dict
-        The stars that were repaired or removed, see `starlist.repair_saturated_stars`.
+    treated : list of dict
+        The stars that were repaired or removed, see `starlist.treat`.
     """
     planes = _combined(raw, skycell, dict(recipe.weights))
     exclude = mask.bit_mask(recipe.ignore) if recipe.ignored_pixels == "exclude" else 0
-    repaired = starlist.repair_saturated_stars(planes, skycell, recipe.stars, exclude, data_root)
+    treated = starlist.treat(planes, skycell, recipe.stars, exclude, data_root)
     flux, variance = background.remove_background(planes.flux, planes.variance, planes.mask, recipe.background)
     shared = blocks.to_blocks(flux, variance, planes.mask, planes.missing, recipe.bin, skycell.corner, exclude)
-    return shared, repaired
+    return shared, treated
 
 
 def _combined(raw, skycell, weights):
@@ -441,7 +453,7 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
     groups : dict of str to targets.WholeTarget
         The blurred skycells, whose manifests tell what they are made of.
     """
-    factor = 10 ** (-0.4 * (photometry.PS1_ZERO_POINT - photometry.UNITS[described.units].zero_point))
+    factor = 10 ** (-0.4 * (COUNTS_ZERO_POINT - UNITS[described.units].zero_point))
     judged = template.judge(sampled, frame.science, frame.seam, described.min_coverage)
     fine = tuple(described.oversampling * value for value in offset)
     planes = {
@@ -457,7 +469,7 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
         "STARS": stars_table(plan, groups),
     }
     wcs_cards = tansip_keywords(shifted(frame.tansip, *fine))
-    unit, zero_point = photometry.UNITS[described.units]
+    unit, zero_point = UNITS[described.units]
     covered = float(np.isfinite(judged.flux[frame.science]).mean())
     fitsfile.write_template(
         path,
@@ -501,6 +513,7 @@ def _provenance(plan, offset, described):
         "CAMERA": (plan.ccd.camera, "TESS camera"),
         "CCD": (plan.ccd.ccd, "TESS CCD"),
         "MJD-OBS": (plan.mjd, "[d] start of the FFI (UTC)"),
+        **_target_cards(plan.target),
         "DX_SHIFT": (offset[0], "[TESS px] stars are moved to larger x by this"),
         "DY_SHIFT": (offset[1], "[TESS px] stars are moved to larger y by this"),
         "ROI": (",".join(map(str, plan.region)), "x0,y0,x1,y1 of the FFI, half-open, from 0"),
@@ -516,6 +529,16 @@ def _provenance(plan, offset, described):
         "IGNBITS": (",".join(map(str, made_of["ignore_mask_bits"])), "PS1 mask bits that are flagged"),
         "IGNPIX": (made_of["ignored_pixels"], "what happened to pixels with such bits"),
         "MINCOV": (described.min_coverage, "below this coverage FLUX_SUM is NaN"),
+    }
+
+
+def _target_cards(target):
+    """Return the header cards of the target around which a region was chosen, none for a region or a whole FFI."""
+    if target is None:
+        return {}
+    return {
+        "RA_TARG": (target[0], "[deg] target at the center of the region"),
+        "DEC_TARG": (target[1], "[deg] target at the center of the region"),
     }
 
 
@@ -540,7 +563,7 @@ def _skycell_row(skycell, notes, bands_wanted):
     for band in bands_wanted:
         of_band = numbers.get(f"{band}_image", {})
         row |= {f"EXPTIME_{band}": float(of_band.get("EXPTIME", math.nan))}
-        row |= {f"ZEROPT_{band}": float(of_band.get("FPA.ZP", photometry.PS1_ZERO_POINT)) if of_band else math.nan}
+        row |= {f"ZEROPT_{band}": float(of_band.get("FPA.ZP", COUNTS_ZERO_POINT)) if of_band else math.nan}
         row |= {f"SHA256_{band}_{kind}": files.get(f"{band}_{kind}", {}).get("sha256", "") for kind in stackfiles.KINDS}
     return row
 
@@ -560,18 +583,22 @@ def stars_table(plan, groups):
 
 
 def draw(plan, targets):
-    """Draw the picture and write the page of a template, where they are not there yet."""
+    """Draw the picture and write the page of a template, unless they exist."""
     finished, *beside = targets
-    missing = [target for target in beside if not target.exists()]
-    if not missing:
+    if all(target.exists() for target in beside):
         return
-    read = product.read_template(finished.path)
+    # Imported here: matplotlib takes half a second, which only drawing is worth.
+    from .report import difference, figure, picture, product, template_page
+
+    template_file = product.read_template(finished.path)
     ffi = fitsfile.read_ffi(plan.path)
-    preview = difference.preview(read, ffi.image, ffi.uncertainty)
+    preview = difference.preview(template_file, ffi.image, ffi.uncertainty)
     unit = str(ffi.header.get("BUNIT", "electrons/s")).strip()
-    for target in missing:
-        with target.writing() as draft:
-            if target.path.endswith(".png"):
-                picture.save(picture.draw(read, preview, plan.ccd.stem, unit), draft.path)
-            else:
-                page.write(draft.path, read, preview, finished.manifest(), unit)
+    drawing, page = beside
+    if not drawing.exists():
+        with drawing.writing() as draft:
+            figure.save(picture.draw(template_file, preview, plan.ccd.stem, unit), draft.path)
+    if not page.exists():
+        with page.writing() as draft:
+            png = Path(drawing.path).read_bytes()
+            template_page.write(draft.path, template_file, preview, png, finished.manifest(), unit)

@@ -13,25 +13,36 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 import luigi
+from luigi.task_register import TaskClassNotFoundException
 
-from . import failures, paths, plans, process, stackfiles, stages
+from . import TASKS, failures, paths, plans, process, stackfiles, stages
 from . import sector as sectors
 from .config import (
     Auto,
-    BitsOfSetting,
+    Bits,
     Detectors,
-    NumberOfSetting,
+    Number,
     Offsets,
     Whole,
+    did_you_mean,
     downloads_at_once,
+    refuse_empty_options,
+    setting,
     syndiff,
 )
 from .io.archive import ArchiveUnavailable
-from .report import drift as drift_plot
 from .targets import SettingsDiffer, WholeTarget, manifest_path, read_manifest, remember_failure, tried_now, verify
 
 logger = logging.getLogger("luigi-interface")
 
+
+def _no_such_task(error):
+    """Return the sentence for a task of the command line that there is not."""
+    said = str(error).partition(". ")[0]
+    return f"{said}. {did_you_mean(said.removeprefix('No task '), TASKS)}The tasks are {', '.join(TASKS)}."
+
+
+process.SENTENCES[TaskClassNotFoundException] = _no_such_task
 
 BITS = "PS1 mask bits to flag, e.g. 12, or a comma alone for none"
 
@@ -49,7 +60,7 @@ class _Reporting(luigi.Task):
         """Tell whether the product is there."""
         # Luigi has events with the error for `requires` and `run`, but none for this.
         with failures.recording(self.task_family):
-            process.begin_run()
+            refuse_empty_options()
             return self.is_complete()
 
     def is_complete(self):
@@ -65,7 +76,10 @@ class _Reporting(luigi.Task):
     def link_to(self, page):
         """Link a page of a product to the task in luigid's web view; `scripts/luigid` serves the data root there."""
         place = Path(page).absolute().relative_to(Path(syndiff().data_root).absolute())
-        (self.set_tracking_url or _nowhere)(f"/products/{quote(place.as_posix())}")
+        link = f"/products/{quote(place.as_posix())}"
+        (self.set_tracking_url or _nowhere)(link)
+        # luigid shows the link as an eye that it calls "Track Progress": the message beside it names the page.
+        (self.set_status_message or _nowhere)(f"The eye button opens the page of this product: {link}")
 
 
 @_Reporting.event_handler(luigi.Event.BROKEN_TASK)
@@ -171,7 +185,7 @@ class CombineBands(_Reporting):
     """The TESS-band image, variance and mask of one skycell, on blocks."""
 
     skycell = luigi.Parameter(description="PS1 skycell, e.g. skycell.2556.080")
-    ignore_mask_bits = BitsOfSetting(description=BITS)
+    ignore_mask_bits = Bits(config_path=setting("ignore_mask_bits"), description=BITS)
     skycell_catalog = luigi.Parameter(default="", description="CSV of skycells that replaces the PS1 ring table")
     overwrite = luigi.BoolParameter(**OVERWRITE)
 
@@ -241,8 +255,10 @@ def _combined(root, skycell, recipe, again):
 class _Blurring(_OnFFI):
     """What decides about the blurred skycells of an FFI."""
 
-    psf_sigma = NumberOfSetting("psf_sigma", 0.0, 400.0, description="sigma of the Gaussian PSF [PS1 px]")
-    ignore_mask_bits = BitsOfSetting(description=BITS)
+    psf_sigma = Number(
+        "psf_sigma", 0.0, 400.0, config_path=setting("psf_sigma"), description="sigma of the Gaussian PSF [PS1 px]"
+    )
+    ignore_mask_bits = Bits(config_path=setting("ignore_mask_bits"), description=BITS)
     reference_ffi = luigi.Parameter(default="", description="FFI of the same CCD whose blurred skycells are shared")
 
     def blur(self):
@@ -427,8 +443,8 @@ class Downsample(_Blurring):
                     draft._replace(begun=begun).took(f"integrate and write, {len(batch)} offsets")
         for offset, targets in made.items():
             stages.draw(plan, targets)
-            self.link_to(targets[-1].path)
             progress.step(f"dx {offset[0]:+} dy {offset[1]:+} drawn")
+            self.link_to(targets[-1].path)
         if isinstance(self.multi_offset_array, Auto):
             names = {offset: Path(template.path).name for offset, (template, *_) in made.items()}
             with self.output()["ffis"].writing() as draft:
@@ -519,9 +535,11 @@ class DriftOffsets(_OfCCD):
         table = sectors.drift(frames, sectors.read_frame(Path(reference)), self.roi)
         with self.output()["table"].writing() as draft:
             table.to_csv(draft.path, index=False)
+        from .report import drift_plot, figure  # matplotlib takes half a second, which only drawing is worth
+
         with self.output()["plot"].writing() as draft:
             title = f"Sector {self.sector}, camera {self.camera}, CCD {self.ccd}"
-            drift_plot.draw(table, sectors.usable(table), title).savefig(draft.path, format="png")
+            figure.save(drift_plot.draw(table, sectors.usable(table), title), draft.path)
 
 
 class _Wanted(_Reporting):
@@ -531,8 +549,10 @@ class _Wanted(_Reporting):
     target = luigi.Parameter(default="", description="instead of --roi: centre of the region, 'RA Dec' in degrees")
     size = Whole("size", 1, 2048, default=64, description="with --target: width and height of the region [TESS px]")
     skycell_catalog = luigi.Parameter(default="", description="CSV of skycells that replaces the PS1 ring table")
-    psf_sigma = NumberOfSetting("psf_sigma", 0.0, 400.0, description="sigma of the Gaussian PSF [PS1 px]")
-    ignore_mask_bits = BitsOfSetting(description=BITS)
+    psf_sigma = Number(
+        "psf_sigma", 0.0, 400.0, config_path=setting("psf_sigma"), description="sigma of the Gaussian PSF [PS1 px]"
+    )
+    ignore_mask_bits = Bits(config_path=setting("ignore_mask_bits"), description=BITS)
 
     def wanted(self):
         """Return the parameters that name the same to Downsample."""

@@ -11,6 +11,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from syndiff_tasks.geometry.tansip import tansip_from_header
 from syndiff_tasks.pixels.mask import DQ
 from syndiff_tasks.report import difference, picture
+from syndiff_tasks.report.caption import caption
+from syndiff_tasks.report.downscale import block_mean, block_significance, most_serious_flag
+from syndiff_tasks.report.figure import save
+from syndiff_tasks.report.flags import FLAGS
 from syndiff_tasks.report.product import read_template
 
 NAME = "tess2020019135923-s0020-3-3-0165-s_ffic"
@@ -30,24 +34,24 @@ def figure(seen):
 
 
 def words(figure):
-    """Everything a reader can read."""
+    """Return all text of a figure."""
     figure.canvas.draw()
     return "\n".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
 
 
-def test_a_reader_is_told_what_each_panel_shows(figure):
+def test_each_panel_has_a_title_and_a_unit(figure):
     text = words(figure)
-    for told in ("TESS full frame image", "Pan-STARRS1 template", "Difference", "Coverage", "Flags", "electrons/s"):
-        assert told in text
+    for expected in ("TESS Full Frame Image", "Pan-STARRS1 template", "Difference", "Coverage", "Flags", "electrons/s"):
+        assert expected in text
     assert "saturated in Pan-STARRS1 (18 px)" in text
-    assert "repaired" not in text  # a flag that is nowhere set is not explained
+    assert "repaired" not in text  # a flag that is not set has no legend
 
 
-def test_the_footer_names_ffi_pixels_offset_skycells_and_psf(seen):
+def test_the_caption_names_ffi_pixels_offset_skycells_and_psf(seen):
     _, template, _ = seen
-    line = picture.footer(template, NAME)
-    for told in (NAME, "x 900–1099, y 700–859", "offset (+0, +0) px", "3 skycells", "sigma 40 PS1 px"):
-        assert told in line
+    line = caption(template, NAME)
+    for expected in (NAME, "x 900–1099, y 700–859", "offset (+0, +0) px", "3 skycells", "sigma 40 PS1 px"):
+        assert expected in line
 
 
 def test_the_transient_is_ringed_at_its_ffi_pixel(seen, figure):
@@ -59,6 +63,23 @@ def test_the_transient_is_ringed_at_its_ffi_pixel(seen, figure):
         assert_allclose(ring, field.transient[:2], atol=0.1)
     assert_allclose(panel.get_xlim(), (REGION[0] - 0.5, REGION[2] - 0.5))
     assert_allclose(panel.get_ylim(), (REGION[1] - 0.5, REGION[3] - 0.5))
+
+
+def test_the_target_is_marked_at_its_ffi_pixel_on_three_panels(seen):
+    _, template, preview = seen
+    wcs = WCS(ffi_header())
+    marked = template._replace(target=tuple(float(value) for value in wcs.all_pix2world(950.25, 800.5, 0)))
+    figure = picture.draw(marked, preview, NAME)
+    for axes in figure.axes[:3]:
+        (cross,) = (line for line in axes.lines if line.get_label() == "target")
+        assert_allclose(cross.get_xydata(), [[950.25, 800.5]], atol=1e-3)
+    assert "green cross: target" in words(figure)
+
+
+def test_a_target_off_the_pixels_is_not_marked(seen):
+    _, template, preview = seen
+    elsewhere = template._replace(target=tuple(float(v) for v in WCS(ffi_header()).all_pix2world(1100.0, 800.0, 0)))
+    assert "target" not in words(picture.draw(elsewhere, preview, NAME)).replace(caption(elsewhere, NAME), "")
 
 
 def test_ffi_and_template_are_drawn_on_one_stretch(figure):
@@ -86,18 +107,18 @@ def test_arrows_point_north_and_east():
         assert abs(turned) < 0.1
 
 
-def test_a_block_mean_leaves_out_what_is_not_finite():
+def test_a_block_mean_ignores_pixels_that_are_not_finite():
     image = np.arange(35.0).reshape(5, 7)
     image[0, 0] = image[4, 6] = np.nan
     truth = [
         [np.nanmean(image[3 * j : 3 * j + 3, 3 * i : 3 * i + 3]) if (j, i) != (1, 2) else image[3, 6] for i in range(3)]
         for j in range(2)
     ]
-    assert_allclose(picture.block_mean(image, 3), truth)
+    assert_allclose(block_mean(image, 3), truth)
 
 
 def test_blocks_without_data_are_nan():
-    assert np.isnan(picture.block_mean(np.full((4, 4), np.nan), 2)).all()
+    assert np.isnan(block_mean(np.full((4, 4), np.nan), 2)).all()
 
 
 def test_white_noise_keeps_unit_width_in_blocks():
@@ -106,22 +127,22 @@ def test_white_noise_keeps_unit_width_in_blocks():
     pixels = (rng.normal(0, 1, noise.shape) * noise).astype(np.float32)
     pixels[rng.random(noise.shape) < 0.3] = np.nan
     noise[np.isnan(pixels)] = np.nan
-    assert_allclose(np.std(picture.block_significance(pixels, noise, 4)), 1, rtol=0.02)
+    assert_allclose(np.std(block_significance(pixels, noise, 4)), 1, rtol=0.02)
 
 
-def test_the_gravest_flag_of_a_block_is_shown():
+def test_the_most_serious_flag_of_a_block_is_shown():
     dq = np.zeros((4, 4), dtype=np.int32)
     dq[0, 1] = int(DQ.BAND_MISSING)
     dq[1, 0] = int(DQ.SAT_PS1)
     dq[3, 3] = int(DQ.PROJECTION_SEAM | DQ.NO_PS1)
-    order = [bit for bit, _, _ in picture.FLAGS]
+    order = [bit for bit, _, _ in FLAGS]
     expected = [[order.index(DQ.SAT_PS1), np.nan], [np.nan, order.index(DQ.NO_PS1)]]
-    assert_array_equal(picture.gravest_flag(dq, 2), expected)
+    assert_array_equal(most_serious_flag(dq, 2), expected)
 
 
-def test_each_flag_has_its_words_and_its_own_colour():
-    assert {bit for bit, _, _ in picture.FLAGS} == set(DQ)
-    assert len({colour for _, _, colour in picture.FLAGS}) == len(DQ)
+def test_each_flag_has_a_meaning_and_its_own_color():
+    assert {bit for bit, _, _ in FLAGS} == set(DQ)
+    assert len({color for _, _, color in FLAGS}) == len(DQ)
 
 
 @pytest.mark.parametrize("region", [(900, 700, 910, 708), (900, 700, 1500, 740), (900, 700, 920, 900)])
@@ -130,20 +151,20 @@ def test_a_tiny_long_or_high_region_can_be_drawn(region, tmp_path):
     field = make_field(path, region=region, n_stars=20)
     template = read_template(path)
     preview = difference.preview(template, field.image, field.uncertainty)
-    picture.save(picture.draw(template, preview, NAME), tmp_path / "picture.png")
+    save(picture.draw(template, preview, NAME), tmp_path / "picture.png")
     shape = matplotlib.image.imread(tmp_path / "picture.png").shape
     assert shape[1] == 1660
     assert 800 < shape[0] < 1600
 
 
-def test_a_template_without_any_data_says_so_in_words(seen):
+def test_the_picture_of_a_template_without_data_says_so(seen):
     field, template, _ = seen
     nothing = np.full_like(template.flux, np.nan)
     empty = template._replace(flux=nothing, variance=nothing, coverage=nothing)
     preview = difference.preview(empty, np.full_like(field.image, np.nan), field.uncertainty)
     text = words(picture.draw(empty, preview, NAME))
     assert text.count("no data") >= 3
-    assert "no difference" in text
+    assert "no difference image" in text
 
 
 def test_a_large_frame_is_drawn_in_blocks(seen):

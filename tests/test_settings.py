@@ -20,10 +20,9 @@ from luigi.worker import worker
 from tiny_sky import CELLS, CENTRE, PLAIN, clean_environment, planes, skycell, template_of
 
 from syndiff_tasks import stages
-from syndiff_tasks.config import SHIPPED, use_shipped_settings
+from syndiff_tasks.config import SHIPPED
 from syndiff_tasks.demo import archive, frame, sky
 from syndiff_tasks.geometry.tansip import pixel_to_sky
-from syndiff_tasks.pixels import photometry
 from syndiff_tasks.targets import read_manifest
 
 ONE = f"skycell.2611.{CELLS[0]:03d}"
@@ -38,7 +37,6 @@ def of_luigi():
 
 @pytest.mark.parametrize("kind, written", of_luigi(), ids=lambda part: getattr(part, "__name__", ""))
 def test_luigi_knows_every_setting_of_its_own_that_luigi_cfg_has_and_takes_its_value(kind, written):
-    use_shipped_settings()
     taken = kind()
     assert written
     for name, text in written.items():
@@ -152,7 +150,6 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
-    use_shipped_settings()
     return Clock(monkeypatch)
 
 
@@ -202,9 +199,9 @@ def test_finished_tasks_stay_in_the_web_view_for_so_many_seconds_after_their_wor
 # --- tasks and their processes ----------------------------------------------------------------------------------------
 
 TWO_TASKS = """
-import os
+import os, sys
+_, sys.argv[0] = sys.argv
 import luigi, syndiff_tasks
-syndiff_tasks.use_shipped_settings()
 
 class MakesNothing(luigi.Task):
     def complete(self):
@@ -230,7 +227,8 @@ def test_a_task_has_a_process_of_its_own_and_fails_without_its_product_unless_lu
     tmp_path, text, process, succeeded
 ):
     (tmp_path / "luigi.cfg").write_text(f"[worker]\n{text}\n")
-    words = [sys.executable, "-u", "-c", TWO_TASKS]
+    # Under the name of a command that runs no task, the package imports none of its own.
+    words = [sys.executable, "-u", "-c", TWO_TASKS, "syndiff_tasks"]
     how = {"cwd": tmp_path, "env": clean_environment(), "capture_output": True, "text": True}
     ended = subprocess.run(words, check=False, **how)
     assert ended.stdout.split() == [process, succeeded], ended.stderr
@@ -257,7 +255,7 @@ def test_units_oversampling_and_least_coverage_shape_a_template(tiny_sky, luigi,
     assert fits.getval(path, "BUNIT", "FLUX_SUM") == "electron/s"
     flux = found["FLUX_SUM"].reshape(10, 2, 10, 2)
     whole = np.isfinite(flux).all(axis=(1, 3)) & np.isfinite(plain["FLUX_SUM"])
-    factor = 10 ** (-0.4 * (photometry.PS1_ZERO_POINT - photometry.TESS_ZERO_POINT))
+    factor = 10 ** (-0.4 * (stages.COUNTS_ZERO_POINT - stages.TESS_ZERO_POINT))
     parts = flux.sum(axis=(1, 3))[whole]
     np.testing.assert_allclose(parts, factor * plain["FLUX_SUM"][whole], atol=1e-3 * np.nanmax(parts))
     assert whole.any() and np.isnan(found["FLUX_SUM"][found["COVERAGE"] < 1]).all() and (found["COVERAGE"] < 1).any()

@@ -1,4 +1,4 @@
-"""A finished template, read back for people to look at."""
+"""A finished template, read back on the pixels of its FFI."""
 
 import math
 from pathlib import Path
@@ -30,17 +30,20 @@ class Template(NamedTuple):
     dq : ndarray of int32, shape (ny, nx)
         Bits of `syndiff_tasks.pixels.mask.DQ`.
     unit : str
-        BUNIT of the flux, empty where the file does not say.
+        BUNIT of the flux; empty where the file has none.
     zero_point : float
-        Magnitude of one `unit` (ZEROPNT), NaN where the file does not say.
+        Magnitude of one `unit` (ZEROPNT); NaN where the file has none.
     tansip : TanSip
         WCS of these arrays.
     region : Region
-        FFI pixels that the arrays show, half-open and 0-based.
+        FFI pixels of the arrays, half-open and 0-based.
     oversampling : int
-        Template pixels a FFI pixel and axis in the file.
+        Template pixels along an FFI pixel in the file.
+    target : tuple of float, or None
+        RA and Dec [deg] of the target that the template was made for (RA_TARG, DEC_TARG); None where it was not made
+        for one.
     skycells, stars : astropy.table.Table
-        As in the file; empty where the file has no such table.
+        As in the file; empty where the file has none.
     """
 
     path: Path
@@ -54,6 +57,7 @@ class Template(NamedTuple):
     tansip: TanSip
     region: Region
     oversampling: int
+    target: tuple[float, float] | None
     skycells: Table
     stars: Table
 
@@ -78,24 +82,24 @@ def blocks_of(image, n):
 
 
 def _oversampling(path, shape, region):
-    """Say how many template pixels a FFI pixel has, from the shape and the region."""
+    """Return the number of template pixels along an FFI pixel, from the shape and the region."""
     height, width = region.y1 - region.y0, region.x1 - region.x0
     n = max(1, round(shape[1] / width))
     if shape != (height * n, width * n):
         raise ValueError(
-            f"{path}: FLUX_SUM has shape {shape}, which is no whole multiple of the region {tuple(region)} in its "
+            f"{path}: FLUX_SUM has shape {shape}, which is not a whole multiple of the region {tuple(region)} in its "
             "header; make the template again with Downsample --overwrite"
         )
     return n
 
 
 def read_template(path):
-    """Read a template file and bring it to FFI pixels.
+    """Read a template file and sum it to FFI pixels.
 
     Parameters
     ----------
     path : str or Path
-        A template as `Downsample` writes it.
+        A template that `Downsample` wrote.
 
     Returns
     -------
@@ -105,14 +109,15 @@ def read_template(path):
     Raises
     ------
     ValueError
-        If it is no template of ours, or its shape contradicts its region.
+        If the file is not a SynDiff template, or its shape contradicts its region.
     """
     path = Path(path)
     with fits.open(path) as hdus:
         missing = [name for name in IMAGES if name not in hdus]
         if missing:
             raise ValueError(
-                f"{path} is no SynDiff template: it has no {', '.join(missing)}; give the file that Downsample wrote"
+                f"{path} is not a SynDiff template: it has no extension {', '.join(missing)}; give a file that "
+                "Downsample wrote"
             )
         header, flux_header = hdus[0].header.copy(), hdus["FLUX_SUM"].header.copy()
         images = {name: hdus[name].data.astype(hdus[name].data.dtype.newbyteorder("=")) for name in IMAGES}
@@ -144,6 +149,7 @@ def read_template(path):
         tansip=tansip,
         region=region,
         oversampling=n,
+        target=(float(header["RA_TARG"]), float(header["DEC_TARG"])) if "RA_TARG" in header else None,
         skycells=skycells,
         stars=stars,
     )
