@@ -278,8 +278,8 @@ def shown(path):
     text = path.read_text()
     said = {}
     for part in text.split("camera ")[1:]:
-        cells = re.findall(r'<div class="(ccd[^"]*)"><strong>CCD (\d)</strong>(.*?)</div>', part)
-        said |= {(int(part[0]), int(ccd)): (kind == "ccd done", inner) for kind, ccd, inner in cells}
+        cells = re.findall(r'<div class="(ccd[^"]*)"><strong>CCD (\d)</strong>(.*?)</div>', part, re.S)
+        said |= {(int(part[0]), int(ccd)): (kind == "ccd done", inner.strip()) for kind, ccd, inner in cells}
     return said, re.findall(r'href="([^"]*)"', text)
 
 
@@ -626,6 +626,7 @@ def test_the_page_of_a_sector_links_the_pages_of_its_templates_once_they_are_dra
     finally:
         made.more[made.more.index("--syndiff-pictures") + 1] = "false"
     assert drawn.code == 0, drawn.tail
-    said, (link,) = shown(path)
+    said, links = shown(path)
+    (link,) = set(links)  # of thumbnail, focal plane and table
     assert [ccd for ccd, (done, _) in said.items() if done] == [(3, 4)]
     assert "Template of sector 20, camera 3, CCD 4" in (path.parent / unquote(link)).read_text()
