@@ -18,7 +18,7 @@ from benchmarks import made_up
 from benchmarks.measure import peak_memory
 from syndiff_tasks import plans, stackfiles, stages, starlist
 from syndiff_tasks.demo import frame
-from syndiff_tasks.io import archive
+from syndiff_tasks.io import disk
 from syndiff_tasks.pixels import blocks
 from syndiff_tasks.targets import WholeTarget
 
@@ -138,7 +138,7 @@ def main():
     offsets = [(0.002 * n + 0.001, -0.001 * n) for n in range(parser.parse_args().offsets)]
     _, first = timed("Downsample, 1 offset", downsample, plan, groups, [(0.0, 0.0)], folder)
     _, many = timed(f"Downsample, {len(offsets)} offsets", downsample, plan, groups, offsets, folder)
-    raw = archive.needed_bytes(count, made_up.WEIGHTS, stackfiles.KINDS, 1, keep_raw=True)
+    raw = disk.needed_bytes(count, made_up.WEIGHTS, stackfiles.KINDS, 1, keep_raw=True)
     each = {name: size(folder / name) / count for name in ("combined", "convolved")}
     extrapolated = count * sum(PER_SKYCELL.values())
     print(f"\n{count} skycells; bytes to fetch, and to keep if keep_raw = true (extrapolated): {raw / 1e9:.0f} GB")

@@ -16,7 +16,7 @@ from syndiff_tasks.geometry import footprint
 from syndiff_tasks.geometry.region import Region
 from syndiff_tasks.geometry.rings import rings_v3
 from syndiff_tasks.io import archive as names
-from syndiff_tasks.io import fitsfile
+from syndiff_tasks.io import fits_in
 from syndiff_tasks.pixels import bands
 
 SEED = 1
@@ -49,9 +49,9 @@ def files(folder):
 
 
 def stored(folder):
-    """Return the twelve files as `fitsfile.StackFile`, by key."""
+    """Return the twelve files as `fits_in.StackFile`, by key."""
     return {
-        key: (fitsfile.read_mask if key.endswith("mask") else fitsfile.read_stack)(path)
+        key: (fits_in.read_mask if key.endswith("mask") else fits_in.read_stack)(path)
         for key, path in files(folder).items()
     }
 

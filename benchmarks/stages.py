@@ -20,12 +20,13 @@ from syndiff_tasks.geometry import footprint, mapping
 from syndiff_tasks.geometry.rings import rings_v3
 from syndiff_tasks.geometry.skycell import skycell_keywords, skycell_wcs
 from syndiff_tasks.io import archive as names
-from syndiff_tasks.io import fitsfile, store
+from syndiff_tasks.io import products as fits_out
+from syndiff_tasks.io import store
 from syndiff_tasks.pixels import background, blocks, psf, template
 from syndiff_tasks.targets import Draft
 
 SHAPE = frame.SHAPE
-POLITENESS = names.Politeness(3, 5.0, 60.0, 0.1, 1.0)
+RETRY_POLICY = names.RetryPolicy(3, 5.0, 60.0, 0.1, 1.0)
 
 
 # --- where -----------------------------------------------------------------------------------------------------------
@@ -98,7 +99,7 @@ def write_map(by_astropy):
             if by_astropy:
                 fits.PrimaryHDU(made).writeto(path, checksum=True)
             else:
-                fitsfile.write_pixel_map(path, made, skycell_keywords(skycell), {})
+                fits_out.write_pixel_map(path, made, skycell_keywords(skycell), {})
             return {"MB": os.path.getsize(path) / 1e6}
 
     return run
@@ -186,7 +187,7 @@ def fetch_and_store(folder, combined):
 
     def run():
         with tempfile.TemporaryDirectory(dir=folder) as root:
-            source = stackfiles.Source((base,), root, tuple(made_up.WEIGHTS), POLITENESS, True)
+            source = stackfiles.Source((base,), root, tuple(made_up.WEIGHTS), RETRY_POLICY, True)
             stackfiles.download(skycell, source, Draft(f"{root}/raw", {}), _quiet())
             if combined:
                 shared, _ = stages.combine(f"{root}/raw", skycell, made_up.RECIPE, root)

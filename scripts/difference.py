@@ -14,7 +14,7 @@ from pathlib import Path
 from astropy.io import fits
 
 from syndiff_tasks.geometry.tansip import tansip_keywords
-from syndiff_tasks.io.fitsfile import read_ffi
+from syndiff_tasks.io.fits_in import read_ffi
 from syndiff_tasks.report import difference, figure, picture
 from syndiff_tasks.report.product import read_template
 

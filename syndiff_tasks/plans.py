@@ -33,7 +33,7 @@ from .geometry.tansip import (
     tansip_keywords,
 )
 from .geometry.tessellation import Tessellation
-from .io import fitsfile
+from .io import fits_in, products
 
 # Pointing drifts by some 0.1 px within a sector; frames of bad pointing, by some pixels [TESS px].
 LARGEST_DRIFT = 5.0
@@ -131,7 +131,7 @@ def _footprint(ground):
 @functools.lru_cache(maxsize=4096)
 def _plan(path, _state, roi, target, size, catalogue, cells):
     ccd = parse_ffi_name(path)
-    header = fitsfile.read_ffi_header(path)
+    header = fits_in.read_ffi_header(path)
     shape = header["NAXIS2"], header["NAXIS1"]
     try:
         check_detector(ccd, header)
@@ -270,8 +270,8 @@ def write_map(plan, name, path):
         footprints.skycell_rows(plan.footprint).to_csv(path, index=False)
     elif name == "pixels":
         cards = tansip_keywords(cropped(plan.tansip, plan.region.x0, plan.region.y0))
-        fitsfile.write_master_map(path, plan.footprint.owner, cards, footprints.skycell_rows(plan.footprint))
+        products.write_master_map(path, plan.footprint.owner, cards, footprints.skycell_rows(plan.footprint))
     else:
         skycell = plan.skycell(name)
         index_map = mapping.pixel_index_map(plan.tansip, skycell, plan.shape, plan.science)
-        fitsfile.write_pixel_map(path, index_map, skycell_keywords(skycell), tansip_keywords(plan.tansip))
+        products.write_pixel_map(path, index_map, skycell_keywords(skycell), tansip_keywords(plan.tansip))

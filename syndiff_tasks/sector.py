@@ -15,7 +15,7 @@ from astropy.time import Time
 from .geometry.ffi import FFI_EXTENSIONS, check_detector, parse_ffi_name, science_region
 from .geometry.region import SCIENCE, Region, parse_region
 from .geometry.tansip import TanSip, pixel_to_sky, pixel_to_vector, sky_to_pixel, tansip_from_header
-from .io import fitsfile
+from .io import fits_in
 from .paths import CCD
 
 # A frame is compared with the median of so many frames about it in time: three bad ones in a row do not spoil it.
@@ -121,7 +121,7 @@ def read_frame(path):
     """
     mjd, quality, science = math.nan, 0, SCIENCE
     try:
-        header = fitsfile.read_ffi_header(path)
+        header = fits_in.read_ffi_header(path)
         mjd, quality = start(header), int(header.get("DQUALITY", 0) or 0)
         check_detector(parse_ffi_name(path), header)
         science = science_region(header, (header["NAXIS2"], header["NAXIS1"]))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from . import paths
 from .geometry.skycell import skycell_keywords
-from .io import archive, fitsfile, store
+from .io import archive, disk, fits_in, stack_header, store
 from .pixels import bands
 
 logger = logging.getLogger("luigi-interface")
@@ -42,7 +42,7 @@ class Source(NamedTuple):
     bases: tuple
     data_root: str
     bands: tuple
-    politeness: archive.Politeness
+    retry_policy: archive.RetryPolicy
     require_all_bands: bool
 
 
@@ -58,7 +58,7 @@ NOTHING = Had("", {})
 
 def source(settings):
     """Return the `Source` that the settings describe."""
-    politeness = archive.Politeness(
+    retry_policy = archive.RetryPolicy(
         tries=settings.download_tries,
         connect_timeout=settings.connect_timeout,
         read_timeout=settings.read_timeout,
@@ -67,7 +67,7 @@ def source(settings):
         slowest=SLOWEST,
     )
     bands_wanted = tuple(band for band, _ in settings.weights)
-    return Source(settings.archive, settings.data_root, bands_wanted, politeness, settings.require_all_bands)
+    return Source(settings.archive, settings.data_root, bands_wanted, retry_policy, settings.require_all_bands)
 
 
 def demand_space(settings, recipe, names, at_once):
@@ -92,8 +92,8 @@ def demand_space(settings, recipe, names, at_once):
     unfetched = [name for name in missing if not os.path.exists(paths.raw(root, name))]
     if missing:
         bands_wanted = [band for band, _ in settings.weights]
-        needed = archive.needed_bytes(len(unfetched), bands_wanted, KINDS, at_once, settings.keep_raw)
-        archive.demand_space(root, needed + len(missing) * COMBINED_BYTES)
+        needed = disk.needed_bytes(len(unfetched), bands_wanted, KINDS, at_once, settings.keep_raw)
+        disk.demand_space(root, needed + len(missing) * COMBINED_BYTES)
 
 
 def download(skycell, source, draft, progress, had=NOTHING):
@@ -121,8 +121,8 @@ def download(skycell, source, draft, progress, had=NOTHING):
         If a file is absent or gives no flux and `source.require_all_bands` is set, or the disk is too full.
     """
     folder = paths.incoming(source.data_root)
-    archive.sweep(folder, DAYS_OLD)
-    archive.demand_space(folder, archive.needed_bytes(1, source.bands, KINDS, 1, keep_raw=True))
+    disk.sweep(folder, DAYS_OLD)
+    disk.demand_space(folder, disk.needed_bytes(1, source.bands, KINDS, 1, keep_raw=True))
     files = archive.stack_files(skycell.name, source.bands, KINDS)
     expected = skycell_keywords(skycell) | {"NAXIS1": skycell.nx, "NAXIS2": skycell.ny}
     read = functools.partial(_store_checked, expected, draft.path)
@@ -131,7 +131,7 @@ def download(skycell, source, draft, progress, had=NOTHING):
     for key in had.files:
         progress.step(f"{key} is there")
     asked = {key: path for key, path in files.items() if key not in had.files}
-    with contextlib.closing(archive.fetch_all(asked, source.bases, folder, source.politeness, read)) as fetched:
+    with contextlib.closing(archive.fetch_all(asked, source.bases, folder, source.retry_policy, read)) as fetched:
         for key, file in fetched:
             progress.step(f"{key} {_came(key, file, notes, described)}")
     store.write_group(draft.path, [key for key in files if key in notes["files"]], described)
@@ -173,9 +173,9 @@ def _came(key, file, notes, described):
 def _store_checked(expected, group, key, path):
     """Store the pixels of a fetched file, and return its cards; ValueError if it is damaged or another file."""
     kind = key.partition("_")[2]
-    stack = fitsfile.read_mask(path) if kind == "mask" else fitsfile.read_stack(path)
+    stack = fits_in.read_mask(path) if kind == "mask" else fits_in.read_stack(path)
     numbers = {name: value for name, value in expected.items() if not isinstance(value, str)}
-    archive.check_keywords(stack.keywords, numbers, kind, stack.stored.dtype)
+    stack_header.check_keywords(stack.keywords, numbers, kind, stack.stored.dtype)
     store.write_array(group, key, stack.stored)
     return stack.keywords
 
@@ -215,7 +215,7 @@ def recheck_is_due(manifest, days):
 
 def asked_once(source):
     """Return the source with one try a file and mirror: what is asked for again does well without."""
-    return source._replace(politeness=source.politeness._replace(tries=1))
+    return source._replace(retry_policy=source.retry_policy._replace(tries=1))
 
 
 def origin_of(raw):

@@ -24,7 +24,7 @@ from .geometry.ffi import parse_ffi_name
 from .geometry.region import Region, clip
 from .geometry.skycell import MARGIN
 from .geometry.tansip import TanSip, cropped, oversampled, shifted, tansip_keywords
-from .io import fitsfile, store
+from .io import fits_in, products, store
 from .io import prf as prf_files
 from .pixels import background, bands, blocks, mask, psf, template
 
@@ -471,7 +471,7 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
     wcs_cards = tansip_keywords(shifted(frame.tansip, *fine))
     unit, zero_point = UNITS[described.units]
     covered = float(np.isfinite(judged.flux[frame.science]).mean())
-    fitsfile.write_template(
+    products.write_template(
         path,
         _provenance(plan, offset, described) | {"COVERED": (covered, "fraction of science pixels with a flux")},
         planes,
@@ -591,7 +591,7 @@ def draw(plan, targets):
     from .report import difference, figure, picture, product, template_page
 
     template_file = product.read_template(finished.path)
-    ffi = fitsfile.read_ffi(plan.path)
+    ffi = fits_in.read_ffi(plan.path)
     preview = difference.preview(template_file, ffi.image, ffi.uncertainty)
     unit = str(ffi.header.get("BUNIT", "electrons/s")).strip()
     drawing, page = beside

@@ -17,7 +17,7 @@ from . import paths
 from .geometry.skycell import skycell_center, skycell_radius, skycell_wcs
 from .geometry.tangent import sky_positions
 from .geometry.tansip import sky_to_pixel
-from .io import catalogue
+from .io import catalog
 from .pixels import stars
 
 logger = logging.getLogger("luigi-interface")
@@ -87,7 +87,7 @@ def _digest(path, _changed):
 
 @functools.lru_cache(maxsize=1)
 def _table(path, _changed):
-    return catalogue.read_stars(path)
+    return catalog.read_stars(path)
 
 
 def treat(planes, skycell, care, exclude, data_root):
@@ -141,11 +141,11 @@ def _fetched(skycell, ra, dec, radius, data_root):
     cache.parent.mkdir(parents=True, exist_ok=True)
     if cache.exists() or not (down.exists() and abs(time.time() - down.stat().st_mtime) < SERVICE_PAUSE):
         try:
-            return catalogue.fetch_gaia(ra, dec, radius, cache)
-        except catalogue.CatalogueUnavailable as error:
+            return catalog.fetch_gaia(ra, dec, radius, cache)
+        except catalog.CatalogUnavailable as error:
             down.touch()
             logger.warning("%s: saturated stars stay as they are, flagged SAT_PS1: %s", skycell.name, error)
-    empty = {name: np.zeros(0) for name in catalogue.COLUMNS}
+    empty = {name: np.zeros(0) for name in catalog.COLUMNS}
     return pd.DataFrame({"source_id": np.zeros(0, np.int64)} | empty)
 
 

@@ -24,7 +24,7 @@ import luigi
 import xxhash
 
 from . import __version__
-from .io import archive
+from .io.liveness import alive
 
 MANIFEST = "manifest.json"
 
@@ -397,7 +397,7 @@ def sweep(folder, seconds_old=86400.0):
         # Its owner, or another sweeper, was first; or it is another user's, who will sweep it.
         with contextlib.suppress(FileNotFoundError, PermissionError):
             if made_by and made_by["host"] == here:
-                dead = not archive.alive(int(made_by["pid"]))
+                dead = not alive(int(made_by["pid"]))
             else:
                 dead = now - path.lstat().st_mtime > seconds_old
             if dead:

@@ -32,7 +32,7 @@ from syndiff_tasks.geometry.region import Region, parse_region
 from syndiff_tasks.geometry.rings import rings_v3
 from syndiff_tasks.geometry.skycell import skycell_wcs
 from syndiff_tasks.geometry.skycell_table import SKYCELL_COLUMNS
-from syndiff_tasks.io.archive import Politeness
+from syndiff_tasks.io.archive import RetryPolicy
 from syndiff_tasks.pixels.mask import DQ
 from syndiff_tasks.targets import WholeTarget
 
@@ -365,7 +365,7 @@ def full_frame(tmp_path_factory):
     pd.DataFrame(skycells, columns=SKYCELL_COLUMNS).to_csv(root / "skycells.csv", index=False)
     plan = plans.plan(write_ffi(root), catalogue=str(root / "skycells.csv"))
     source = stackfiles.Source(
-        (str(root / "archive"),), str(root / "data"), sky.BANDS, Politeness(1, 1, 1, 0, 0, 0), require_all_bands=True
+        (str(root / "archive"),), str(root / "data"), sky.BANDS, RetryPolicy(1, 1, 1, 0, 0, 0), require_all_bands=True
     )
     blur, groups = stages.Blur("gauss", SIGMA, None), {}
     for skycell in plan.footprint.skycells:

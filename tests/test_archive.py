@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 from bad_server import HONEST, HTML, LAST_MODIFIED, XML, Answer, BadServer, etag_of, status
 
-from syndiff_tasks.io import archive
-from syndiff_tasks.io.archive import ArchiveUnavailable, NoFlux, Politeness, Unusable
+from syndiff_tasks.io import archive, disk, retries, transfer
+from syndiff_tasks.io.archive import ArchiveUnavailable, RetryPolicy, Unusable
+from syndiff_tasks.io.stack_header import NoFlux, check_keywords
 
-QUICK = Politeness(tries=3, connect_timeout=0.3, read_timeout=0.1, first_wait=0.001, longest_wait=0.002)
+QUICK = RetryPolicy(tries=3, connect_timeout=0.3, read_timeout=0.1, first_wait=0.001, longest_wait=0.002)
 FILES = archive.stack_files("skycell.2180.097", "riz", ["image"])
 PATH = FILES["r_image"]
 NAME = PATH.rpartition("/")[2]
@@ -51,9 +52,9 @@ def keyed(read):
     return lambda _, path: read(path)
 
 
-def fetch(path, bases, folder, politeness, read):
+def fetch(path, bases, folder, policy, read):
     """Fetch one file and keep it under its name; what else was said of it where it did not come."""
-    with contextlib.closing(archive.fetch_all({"it": path}, bases, folder, politeness, keyed(read))) as came:
+    with contextlib.closing(archive.fetch_all({"it": path}, bases, folder, policy, keyed(read))) as came:
         _, file = next(came)
         if not isinstance(file, archive.FetchedFile):
             return file
@@ -65,7 +66,7 @@ def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with BadServer() as server:
         yield server
-    archive._session.cache_clear()
+    transfer.session.cache_clear()
 
 
 @pytest.fixture
@@ -104,8 +105,10 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(archive, "time", clock)
-    monkeypatch.setattr(archive, "_wait", clock.wait)
+    monkeypatch.setattr(retries, "time", clock)
+    monkeypatch.setattr(transfer, "time", clock)
+    monkeypatch.setattr(archive, "wait", clock.wait)
+    monkeypatch.setattr(retries, "wait", clock.wait)
     return clock
 
 
@@ -239,7 +242,7 @@ def test_a_server_that_stays_bad_is_given_up_after_a_bounded_number_of_tries(ser
 
 
 def test_a_transfer_that_only_drips_is_broken_off(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "PIECE", 64)
+    monkeypatch.setattr(transfer, "PIECE", 64)
     server.put(PATH, BODY, always=Answer(sent=3000, end="drip"))
     with pytest.raises(ArchiveUnavailable, match="bytes/s came in"):
         fetch(PATH, [server.url], tmp_path, QUICK._replace(tries=1, slowest=1e5, read_timeout=0.05), unseal)
@@ -306,7 +309,7 @@ def test_no_server_can_make_us_wait_longer_than_the_longest_wait(server, tmp_pat
 )
 def test_every_form_of_retry_after_is_understood(header, seconds):
     now = datetime(2026, 11, 22, 12, 0, 0, tzinfo=timezone.utc).timestamp()
-    assert archive.seconds_to_wait(header, now) == seconds
+    assert retries.seconds_to_wait(header, now) == seconds
 
 
 def test_a_mirror_that_fails_is_followed_by_the_next(server, mirror, tmp_path):
@@ -419,7 +422,7 @@ def test_what_cannot_be_fits_is_not_shown_to_the_reader_nor_completed(server, tm
 
 @pytest.mark.parametrize("end", ["close", "reset", "stall"])
 def test_an_interrupted_transfer_goes_on_where_it_ended(server, tmp_path, monkeypatch, end):
-    monkeypatch.setattr(archive, "PIECE", 1000)  # what is lost is at most the piece that was under way
+    monkeypatch.setattr(transfer, "PIECE", 1000)  # what is lost is at most the piece that was under way
     server.put(PATH, BODY, Answer(sent=20_000, end=end))
     file = fetch(PATH, [server.url], tmp_path, QUICK, unseal)
     assert file.path.read_bytes() == BODY
@@ -623,7 +626,7 @@ def test_the_files_behind_one_of_no_use_come_all_the_same(server, tmp_path):
     assert server.connections == 1
 
 
-# --- politeness -----------------------------------------------------------------------------------------------
+# --- policy -----------------------------------------------------------------------------------------------
 
 
 def test_all_files_of_a_skycell_come_through_one_connection_under_our_name(server, tmp_path):
@@ -666,7 +669,7 @@ def test_a_crowded_server_is_left_alone_by_every_other_process_too(server, mirro
 def test_a_clock_set_forward_does_not_stall_us(server, tmp_path, clock):
     server.put(PATH, BODY)
     clock.now += 1e8
-    archive._pause_everyone(archive._pause_file(archive._Part(tmp_path / "x", server.url)), 30)
+    retries.pause_everyone(retries.pause_file(transfer.Part(tmp_path / "x", server.url)), 30)
     clock.now -= 1e8  # set right again: the pause now lies three years ahead
     fetch(PATH, [server.url], tmp_path, QUICK._replace(longest_wait=60), unseal)
     assert clock.waits == []
@@ -674,7 +677,7 @@ def test_a_clock_set_forward_does_not_stall_us(server, tmp_path, clock):
 
 def test_a_clock_that_stands_still_does_not_stall_us_for_ever(server, tmp_path, clock, monkeypatch):
     server.put(PATH, BODY)
-    archive._pause_everyone(archive._pause_file(archive._Part(tmp_path / "x", server.url)), 30)
+    retries.pause_everyone(retries.pause_file(transfer.Part(tmp_path / "x", server.url)), 30)
     monkeypatch.setattr(clock, "time", itertools.repeat(clock.now).__next__)
     fetch(PATH, [server.url], tmp_path, QUICK._replace(longest_wait=60), unseal)
     assert 60 <= sum(clock.waits) < 100
@@ -682,7 +685,7 @@ def test_a_clock_that_stands_still_does_not_stall_us_for_ever(server, tmp_path, 
 
 def test_a_pause_file_emptied_by_a_power_cut_is_no_pause(server, tmp_path, clock):
     server.put(PATH, BODY)
-    archive._pause_file(archive._Part(tmp_path / "x", server.url)).write_text("")
+    retries.pause_file(transfer.Part(tmp_path / "x", server.url)).write_text("")
     fetch(PATH, [server.url], tmp_path, QUICK, unseal)
     assert clock.waits == []
 
@@ -747,7 +750,7 @@ def test_closing_half_way_ends_the_thread_and_leaves_no_temporary(server, tmp_pa
 
 
 def test_closing_does_not_wait_for_the_end_of_a_long_transfer(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "PIECE", 10)
+    monkeypatch.setattr(transfer, "PIECE", 10)
     server.put(FILES["r_image"], BODY)
     server.put(FILES["i_image"], BODY, Answer(sent=len(BODY) - 300, end="drip"))
     came = archive.fetch_all(FILES, [server.url], tmp_path, QUICK, keyed(unseal))
@@ -816,7 +819,7 @@ def test_a_full_disk_stops_us_and_keeps_only_what_is_finished(server, tmp_path, 
     for path in FILES.values():
         server.put(path, BODY)
     fetch(PATH, [server.url], tmp_path, QUICK, unseal)
-    monkeypatch.setattr(archive, "open", lambda path, mode: FullDisk(open(path, mode), 10_000, code), raising=False)
+    monkeypatch.setattr(transfer, "open", lambda path, mode: FullDisk(open(path, mode), 10_000, code), raising=False)
     with pytest.raises(OSError, match=os.strerror(code)) as caught:
         fetch(FILES["i_image"], [server.url], tmp_path, QUICK, unseal)
     assert caught.value.errno == code
@@ -865,13 +868,11 @@ def test_an_interruption_while_the_thread_is_being_started_stays_an_interruption
     assert leftovers(tmp_path) == []
 
 
-# By its file: the whole package, with all that it compiles, would take seconds to import.
 PROGRAM = textwrap.dedent("""
     import os, sys, pathlib
-    module, base, folder = sys.argv[1:]
-    sys.path.insert(0, str(pathlib.Path(module).parent))
-    import archive
-    polite = archive.Politeness(3, 5.0, 20.0, 0.001, 0.002)
+    from syndiff_tasks.io import archive
+    base, folder = sys.argv[1:]
+    polite = archive.RetryPolicy(3, 5.0, 20.0, 0.001, 0.002)
     path = archive.stack_files("skycell.2180.097", "r", ["image"])["r_image"]
     for _, file in archive.fetch_all({"it": path}, [base], folder, polite, lambda _, body: body.read_bytes()):
         os.replace(file.path, pathlib.Path(folder) / path.rpartition("/")[2])
@@ -879,7 +880,7 @@ PROGRAM = textwrap.dedent("""
 
 
 def start(server, folder):
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, archive.__file__, server.url, str(folder)])
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, server.url, str(folder)])
 
 
 def test_a_killed_process_leaves_hidden_files_only_and_the_next_run_finishes(server, tmp_path):
@@ -888,13 +889,13 @@ def test_a_killed_process_leaves_hidden_files_only_and_the_next_run_finishes(ser
     deadline = time.monotonic() + 30
     while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.01)
-    alive = archive.sweep(tmp_path, days=7)
+    alive = disk.sweep(tmp_path, days=7)
     process.send_signal(signal.SIGKILL)
     process.wait()
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(f".fetching+{socket.gethostname()}+{process.pid}+")
     assert alive == []  # what a living process writes is not swept
-    assert archive.sweep(tmp_path, days=7) == [left]
+    assert disk.sweep(tmp_path, days=7) == [left]
     assert list(tmp_path.iterdir()) == []
     assert fetch(PATH, [server.url], tmp_path, QUICK, unseal).path.read_bytes() == BODY
 
@@ -916,9 +917,9 @@ def test_temporaries_of_other_hosts_are_swept_only_when_old(tmp_path):
     eight_days_ago = time.time() - 8 * 86400
     for name in (names[1], NAME):
         os.utime(tmp_path / name, (eight_days_ago, eight_days_ago))
-    assert archive.sweep(tmp_path, days=7) == [tmp_path / names[1]]
+    assert disk.sweep(tmp_path, days=7) == [tmp_path / names[1]]
     assert {path.name for path in tmp_path.iterdir()} == {names[0], names[2], NAME}
-    assert archive.sweep(tmp_path / "missing", days=7) == []
+    assert disk.sweep(tmp_path / "missing", days=7) == []
 
 
 # --- space ----------------------------------------------------------------------------------------------------
@@ -926,22 +927,22 @@ def test_temporaries_of_other_hosts_are_swept_only_when_old(tmp_path):
 
 def test_space_needed_is_that_of_a_ccd_as_measured():
     # 911-1,270 skycells of r, i, z, y images: about 260 GB (docs/facts.md §4).
-    images = archive.needed_bytes(950, "rizy", ["image"], at_once=8, keep_raw=True)
+    images = disk.needed_bytes(950, "rizy", ["image"], at_once=8, keep_raw=True)
     assert images == pytest.approx(262e9, rel=0.03)
 
 
 def test_a_ccd_fits_on_a_laptop_when_raw_skycells_are_not_kept():
     arguments = dict(bands="rizy", kinds=["image", "mask", "wt"], at_once=4, combined=20_000_000)
-    kept = archive.needed_bytes(1000, keep_raw=True, **arguments)
-    gone = archive.needed_bytes(1000, keep_raw=False, **arguments)
+    kept = disk.needed_bytes(1000, keep_raw=True, **arguments)
+    gone = disk.needed_bytes(1000, keep_raw=False, **arguments)
     assert gone < 25e9 < 500e9 < kept
-    assert archive.needed_bytes(0, keep_raw=True, **arguments) == 0
+    assert disk.needed_bytes(0, keep_raw=True, **arguments) == 0
 
 
 def test_a_disk_too_small_is_told_before_the_run(tmp_path):
-    archive.demand_space(tmp_path / "not" / "yet", 1)
+    disk.demand_space(tmp_path / "not" / "yet", 1)
     with pytest.raises(ValueError, match=r"GB free but this run needs about 1000000000\.0 GB.*keep_raw = false"):
-        archive.demand_space(tmp_path / "not" / "yet", 10**18)
+        disk.demand_space(tmp_path / "not" / "yet", 10**18)
 
 
 # --- what a file says of itself -------------------------------------------------------------------------------
@@ -988,7 +989,7 @@ RING = {
 @pytest.mark.parametrize(("kind", "dtype"), [("image", "i2"), ("wt", "f4"), ("mask", "u2")])
 def test_a_real_header_agrees_with_the_ring_table(kind, dtype):
     keywords = REAL if kind != "mask" else REAL | {"BSCALE": 1.0, "BZERO": 32768.0}
-    archive.check_keywords(keywords, RING, kind, dtype)
+    check_keywords(keywords, RING, kind, dtype)
 
 
 @pytest.mark.parametrize(
@@ -1008,7 +1009,7 @@ def test_a_real_header_agrees_with_the_ring_table(kind, dtype):
 def test_a_header_of_something_else_is_refused(changed, complaint):
     keywords = {name: value for name, value in (REAL | changed).items() if value is not None}
     with pytest.raises(ValueError, match=complaint) as refused:
-        archive.check_keywords(keywords, RING, "image", "i2")
+        check_keywords(keywords, RING, "image", "i2")
     assert not isinstance(refused.value, NoFlux)
 
 
@@ -1029,38 +1030,38 @@ def test_a_header_of_something_else_is_refused(changed, complaint):
 def test_a_header_whose_numbers_give_no_flux_is_told_apart_from_one_of_something_else(kind, changed, complaint):
     keywords = {name: value for name, value in (REAL | changed).items() if value is not None}
     with pytest.raises(NoFlux, match=complaint):
-        archive.check_keywords(keywords, RING, kind, "i2")
+        check_keywords(keywords, RING, kind, "i2")
 
 
 def test_right_ascension_has_no_seam():
-    archive.check_keywords(REAL | {"CRVAL1": 359.9999999999}, RING | {"CRVAL1": 0.0}, "image", "i2")
+    check_keywords(REAL | {"CRVAL1": 359.9999999999}, RING | {"CRVAL1": 0.0}, "image", "i2")
 
 
 def test_half_a_compression_is_refused_and_none_is_legal():
     linear = {name: value for name, value in REAL.items() if name not in ("BSOFTEN", "BOFFSET")}
-    archive.check_keywords(linear, RING, "wt", "f4")
+    check_keywords(linear, RING, "wt", "f4")
     with pytest.raises(ValueError, match="BSOFTEN without its partner"):
-        archive.check_keywords(linear | {"BSOFTEN": 413.7}, RING, "image", "i2")
+        check_keywords(linear | {"BSOFTEN": 413.7}, RING, "image", "i2")
 
 
 @pytest.mark.parametrize("nothing", [float("nan"), "NaN"])
 def test_an_image_without_a_good_pixel_is_legal(nothing):
-    archive.check_keywords(REAL | {"BSOFTEN": nothing, "BOFFSET": nothing}, RING, "image", "i2")
+    check_keywords(REAL | {"BSOFTEN": nothing, "BOFFSET": nothing}, RING, "image", "i2")
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "f4"])
 def test_a_mask_that_cannot_hold_sixteen_bits_is_refused(dtype):
     with pytest.raises(ValueError, match="16 bits"):
-        archive.check_keywords(REAL | {"BSCALE": 1.0}, RING, "mask", dtype)
+        check_keywords(REAL | {"BSCALE": 1.0}, RING, "mask", dtype)
 
 
 def test_a_mask_that_was_scaled_is_refused():
     with pytest.raises(ValueError, match="BSCALE"):
-        archive.check_keywords(REAL, RING, "mask", "i2")
+        check_keywords(REAL, RING, "mask", "i2")
 
 
 def test_a_mask_need_not_have_a_position_but_may_not_have_a_wrong_one():
     bare = {"NAXIS1": 6320, "NAXIS2": 6284}
-    archive.check_keywords(bare, RING, "mask", "u2")
+    check_keywords(bare, RING, "mask", "u2")
     with pytest.raises(ValueError, match="CRVAL2"):
-        archive.check_keywords(bare | {"CRVAL2": 38.0}, RING, "mask", "u2")
+        check_keywords(bare | {"CRVAL2": 38.0}, RING, "mask", "u2")

@@ -48,8 +48,8 @@ from syndiff_tasks.demo import archive, frame, sky
 from syndiff_tasks.demo.truth import expected_template
 from syndiff_tasks.geometry.region import parse_region
 from syndiff_tasks.geometry.tansip import cropped, pixel_to_sky, shifted
-from syndiff_tasks.io import archive as archive_files
-from syndiff_tasks.io.archive import alive
+from syndiff_tasks.io import disk
+from syndiff_tasks.io.liveness import alive
 from syndiff_tasks.pixels.mask import DQ
 from syndiff_tasks.targets import read_manifest, temporary_path, verify
 
@@ -872,7 +872,7 @@ def test_what_dead_runs_left_is_matched_by_no_glob_and_counted_by_nobody(made):
     for published in (template_of(made), *made.rglob(f"convolved_images.zarr/{ONE.name}"), *made.rglob("*.fits.gz")):
         copy = shutil.copytree if published.is_dir() else shutil.copy
         copy(published, dead_name(temporary_path(published)))
-    incoming = archive_files._temporary(made / "ps1_skycells_zarr" / "incoming", "rings.v3.x.fits")
+    incoming = disk.temporary_file(made / "ps1_skycells_zarr" / "incoming", "rings.v3.x.fits")
     dead_name(incoming).write_text("left behind")
     assert len(temporaries(made)) == 4
     assert seen_by_all(made) == before

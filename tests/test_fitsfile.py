@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from syndiff_tasks.io import fitsfile
+from syndiff_tasks.io import fits_in, products
 
 RNG = np.random.default_rng(20260102)
 NOISE = np.clip(RNG.normal(-20000, 3000, (21, 130)), -32767, 32766).astype(np.int16)
@@ -46,14 +46,14 @@ CARDS = {
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def read_stack(path, read=fitsfile.read_stack):
+def read_stack(path, read=fits_in.read_stack):
     """A stack file with all its pixels."""
     stack = read(path)
     return stack.stored[:], stack.keywords
 
 
 def read_mask(path):
-    return read_stack(path, fitsfile.read_mask)
+    return read_stack(path, fits_in.read_mask)
 
 
 def add_cards(path, number, cards):
@@ -108,9 +108,9 @@ def test_a_strip_of_rows_is_that_of_the_whole_image(stack, tmp_path):
     mask = write_compressed(tmp_path / "m.fits", (BITS ^ 0x8000).view(np.int16), {"BZERO": 32768, "BSCALE": 1})
     plain = write_plain(tmp_path / "p.fits", NOISE, SCALED | CARDS)
     for whole, rows in (
-        (NOISE, fitsfile.read_stack(stack).stored),
-        (NOISE, fitsfile.read_stack(plain).stored),
-        (BITS, fitsfile.read_mask(mask).stored),
+        (NOISE, fits_in.read_stack(stack).stored),
+        (NOISE, fits_in.read_stack(plain).stored),
+        (BITS, fits_in.read_mask(mask).stored),
     ):
         assert (rows.shape, rows.dtype) == (whole.shape, whole.dtype)
         for first, last in ((0, 21), (0, 1), (5, 12), (20, 40)):
@@ -122,7 +122,7 @@ def test_a_row_that_does_not_decode_is_named_by_the_strip_that_holds_it(stack):
         row = hdus[1].data["COMPRESSED_DATA"][13].tobytes()
     unstamp(stack)
     stack.write_bytes(stack.read_bytes().replace(row, row[:4] + bytes(len(row) - 4)))
-    rows = fitsfile.read_stack(stack).stored
+    rows = fits_in.read_stack(stack).stored
     assert_array_equal(rows[:13], NOISE[:13])
     with pytest.raises(ValueError, match=r"r.fits: does not decompress \(counted from row 10, row 3 does not decode"):
         rows[10:]
@@ -272,7 +272,7 @@ def test_damage_without_a_checksum_is_an_error_with_the_files_name_or_an_image(t
 def test_what_is_no_fits_file_is_an_error(tmp_path, content):
     path = tmp_path / "x.fits"
     path.write_bytes(content)
-    for read in (read_stack, fitsfile.read_ffi, fitsfile.read_ffi_header):
+    for read in (read_stack, fits_in.read_ffi, fits_in.read_ffi_header):
         with pytest.raises(ValueError, match="x.fits: .*fetch it again"):
             read(path)
 
@@ -292,9 +292,9 @@ def test_a_file_without_an_image_says_what_it_holds(tmp_path):
     with pytest.raises(ValueError, match="table.fits has no two-dimensional image .*HDU 1 BINTABLE.*no PS1 stack file"):
         read_stack(path)
     with pytest.raises(ValueError, match="table.fits has no two-dimensional image .*is it a TESS FFI"):
-        fitsfile.read_ffi(path)
+        fits_in.read_ffi(path)
     with pytest.raises(ValueError, match="table.fits has no two-dimensional image .*is it a TESS FFI"):
-        fitsfile.read_ffi_header(path)
+        fits_in.read_ffi_header(path)
 
 
 # --- FFIs -------------------------------------------------------------------------------------------------------------
@@ -353,21 +353,21 @@ def every_form(folder):
 
 def test_every_form_of_an_ffi_gives_its_image_header_and_uncertainty(tmp_path):
     for path in every_form(tmp_path):
-        image, header, uncertainty = fitsfile.read_ffi(path)
+        image, header, uncertainty = fits_in.read_ffi(path)
         assert image.dtype == np.float32 and image.dtype.isnative
         assert_array_equal(image, SKY)
         assert {key: header[key] for key in TESS_WCS} == TESS_WCS
         assert (header["NAXIS1"], header["NAXIS2"]) == (60, 40)
         if "tica" in str(path):
-            assert uncertainty is None and fitsfile.camera_and_ccd(header) == (1, 2)
+            assert uncertainty is None and fits_in.camera_and_ccd(header) == (1, 2)
         else:
             assert_array_equal(uncertainty, np.sqrt(np.abs(SKY)))
-            assert fitsfile.camera_and_ccd(header) == (3, 4) and header["TELESCOP"] == "TESS"
+            assert fits_in.camera_and_ccd(header) == (3, 4) and header["TELESCOP"] == "TESS"
 
 
 def test_the_header_alone_is_that_of_the_whole_reading(tmp_path):
     for path in every_form(tmp_path):
-        assert fitsfile.read_ffi_header(path).tostring() == fitsfile.read_ffi(path).header.tostring()
+        assert fits_in.read_ffi_header(path).tostring() == fits_in.read_ffi(path).header.tostring()
 
 
 def test_the_header_is_found_without_reading_the_pixels(tmp_path):
@@ -377,9 +377,9 @@ def test_the_header_is_found_without_reading_the_pixels(tmp_path):
         begin = hdus[1].fileinfo()["datLoc"]
     content[begin : begin + 100] = b"\xff" * 100
     path.write_bytes(content)
-    assert fitsfile.read_ffi_header(path)["CAMERA"] == 3
+    assert fits_in.read_ffi_header(path)["CAMERA"] == 3
     with pytest.raises(ValueError, match="DATASUM of HDU 1"):
-        fitsfile.read_ffi(path)
+        fits_in.read_ffi(path)
 
 
 @QUICK
@@ -395,7 +395,7 @@ def test_an_ffi_cut_anywhere_is_an_error_that_names_it(tmp_path, form, fraction)
     cut = tmp_path / f"cut{path.suffix}"
     cut.write_bytes(whole[: int(fraction * len(whole))])
     with pytest.raises(ValueError, match="cut.*(fetch it again|is it a TESS FFI)"):
-        fitsfile.read_ffi(cut)
+        fits_in.read_ffi(cut)
 
 
 def test_an_ffi_that_lost_a_whole_extension_is_told_by_its_primary_header(tmp_path):
@@ -404,17 +404,17 @@ def test_an_ffi_that_lost_a_whole_extension_is_told_by_its_primary_header(tmp_pa
         end = hdus[2].fileinfo()["hdrLoc"]
     os.truncate(path, end)
     with pytest.raises(ValueError, match="NEXTEND promises 2 extensions, and there are 1"):
-        fitsfile.read_ffi(path)
+        fits_in.read_ffi(path)
 
 
 def test_a_truncated_ffi_is_told_by_its_header_alone(tmp_path):
     path = spoc(tmp_path / "ffi.fits")
     os.truncate(path, 12000)
     with pytest.raises(ValueError, match="ffi.fits: HDU 1 ends at byte"):
-        fitsfile.read_ffi_header(path)
+        fits_in.read_ffi_header(path)
 
 
-@pytest.mark.parametrize("read", [fitsfile.read_ffi, fitsfile.read_ffi_header])
+@pytest.mark.parametrize("read", [fits_in.read_ffi, fits_in.read_ffi_header])
 def test_another_file_than_an_ffi_is_refused(stack, tmp_path, read):
     with pytest.raises(ValueError, match="r.fits has neither CAMERA and CCD"):
         read(stack)
@@ -445,7 +445,7 @@ SKYCELLS = pd.DataFrame({"NAME": ["skycell.0635.000", "skycell.2180.097"], "EXPT
 
 
 def planes(shape=(30, 40)):
-    made = {name: RNG.normal(size=shape).astype(dtype) for name, (dtype, _) in fitsfile.PLANES.items()}
+    made = {name: RNG.normal(size=shape).astype(dtype) for name, (dtype, _) in products.PLANES.items()}
     made["FLUX_SUM"][3, 4] = np.nan
     return made | {"DQ": RNG.integers(0, 255, shape).astype(np.uint8)}
 
@@ -461,7 +461,7 @@ def write_template(path, **changed):
         "dq_bits": {"NO_PS1": (1, "no PS1 image here"), "COLLATERAL": (128, "no sky falls on this pixel")},
     }
     arguments |= changed
-    fitsfile.write_template(path, **arguments)
+    products.write_template(path, **arguments)
     return arguments
 
 
@@ -509,31 +509,31 @@ def test_a_template_of_planes_that_do_not_fit_is_refused(tmp_path):
 @pytest.mark.parametrize("dtype", [np.int16, np.int32])
 def test_the_master_map_opens_everywhere_and_leads_from_pixel_to_name(tmp_path, dtype):
     index = RNG.integers(-1, 2, (30, 40)).astype(dtype)
-    fitsfile.write_master_map(tmp_path / "m.fits.gz", index, TESS_WCS, SKYCELLS)
+    products.write_master_map(tmp_path / "m.fits.gz", index, TESS_WCS, SKYCELLS)
     with fits.open(tmp_path / "m.fits.gz", checksum=True) as hdus:
         assert_array_equal(hdus[0].data, index)
         assert hdus[0].header["BITPIX"] == 8 * index.itemsize
         assert hdus["SKYCELLS"].data["NAME"][1] == "skycell.2180.097"
         assert_allclose(WCS(hdus[0].header).wcs.crpix, [1045, 1001])
     with pytest.raises(ValueError, match="indices -1..2 point outside a table of 2 skycells"):
-        fitsfile.write_master_map(tmp_path / "n.fits.gz", np.array([[-1, 2]]), TESS_WCS, SKYCELLS)
+        products.write_master_map(tmp_path / "n.fits.gz", np.array([[-1, 2]]), TESS_WCS, SKYCELLS)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (256, 10), (700, 33)])
 def test_a_pixel_map_opens_everywhere_with_checksums_that_hold(tmp_path, shape):
     index = RNG.integers(-1, 2136 * 2078, shape).astype(np.int32)
-    fitsfile.write_pixel_map(tmp_path / "p.fits.gz", index, PS1_WCS, TESS_WCS)
+    products.write_pixel_map(tmp_path / "p.fits.gz", index, PS1_WCS, TESS_WCS)
     with fits.open(tmp_path / "p.fits.gz", checksum=True) as hdus:
         assert_array_equal(hdus[0].data, index)
         assert "BLANK" not in hdus[0].header and hdus[0].header["BITPIX"] == 32
     assert len(gzip.decompress((tmp_path / "p.fits.gz").read_bytes())) % 2880 == 0
     first = (tmp_path / "p.fits.gz").read_bytes()
-    fitsfile.write_pixel_map(tmp_path / "p.fits.gz", index, PS1_WCS, TESS_WCS)
+    products.write_pixel_map(tmp_path / "p.fits.gz", index, PS1_WCS, TESS_WCS)
     assert (tmp_path / "p.fits.gz").read_bytes() == first
 
 
 def test_both_wcs_of_a_pixel_map_can_be_had_back_from_its_header(tmp_path):
-    fitsfile.write_pixel_map(tmp_path / "p.fits.gz", np.zeros((5, 6), np.int32), PS1_WCS, TESS_WCS)
+    products.write_pixel_map(tmp_path / "p.fits.gz", np.zeros((5, 6), np.int32), PS1_WCS, TESS_WCS)
     header = fits.getheader(tmp_path / "p.fits.gz")
     sky = WCS(fits.Header(PS1_WCS)).pixel_to_world_values([0, 300.0], [0, 200.0])
     assert_allclose(WCS(header).pixel_to_world_values([0, 300.0], [0, 200.0]), sky, rtol=0, atol=1e-12)
@@ -551,7 +551,7 @@ def test_both_wcs_of_a_pixel_map_can_be_had_back_from_its_header(tmp_path):
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=300)
 def test_any_encoded_checksum_decodes_to_its_number_in_plain_characters(number):
-    text = fitsfile._encode_checksum(number)
+    text = products._encode_checksum(number)
     assert text.isalnum() and text.isascii() and len(text) == 16
     rotated = text[1:] + text[0]
     total = sum(int.from_bytes(rotated[i : i + 4].encode(), "big") - 0x30303030 for i in range(0, 16, 4))

@@ -21,7 +21,7 @@ from syndiff_tasks.geometry import mapping
 from syndiff_tasks.geometry.rings import rings_v3
 from syndiff_tasks.geometry.skycell import skycell_wcs
 from syndiff_tasks.geometry.tansip import TanSip, tansip_keywords
-from syndiff_tasks.io import fitsfile
+from syndiff_tasks.io import fits_in
 from syndiff_tasks.pixels import bands, blocks, psf, template
 from syndiff_tasks.pixels.mask import DQ
 
@@ -38,7 +38,7 @@ def linear(band):
 
 
 def read_band(name):
-    stack = fitsfile.read_stack(present(name))
+    stack = fits_in.read_stack(present(name))
     ones = np.full(stack.stored.shape, NOISE, np.float32)
     scaling = bands.scaling(stack.keywords)
     plain = bands.Scaling(0.0, 1.0, None, None, None, scaling.exptime)
@@ -131,7 +131,7 @@ def test_a_missing_band_is_renormalised_in_real_pixels(galaxy):
     assert_allclose(galaxy.combined.flux, galaxy.truth, rtol=1e-6, atol=1e-7)
     assert_array_equal(galaxy.combined.missing, bands.BAND_BITS["y"])
     weight = sum(WEIGHTS[band] for band in "riz")
-    seconds = {band: fitsfile.read_stack(present(linear(band))).keywords["EXPTIME"] for band in "riz"}
+    seconds = {band: fits_in.read_stack(present(linear(band))).keywords["EXPTIME"] for band in "riz"}
     variance = sum((WEIGHTS[band] / seconds[band] / weight) ** 2 for band in seconds)
     assert_allclose(galaxy.combined.variance, NOISE * variance, rtol=1e-6)
 

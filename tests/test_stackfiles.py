@@ -14,8 +14,8 @@ from syndiff_tasks.demo import archive as demo_archive
 from syndiff_tasks.demo import frame, sky
 from syndiff_tasks.geometry import mapping
 from syndiff_tasks.geometry.rings import rings_v3
-from syndiff_tasks.io import fitsfile, store
-from syndiff_tasks.io.archive import ArchiveUnavailable, Politeness
+from syndiff_tasks.io import fits_in, store
+from syndiff_tasks.io.archive import ArchiveUnavailable, RetryPolicy
 from syndiff_tasks.targets import WholeTarget
 
 SMALL = 600
@@ -61,9 +61,9 @@ def small(folder):
 
 
 def source_of(folder, **changes):
-    politeness = Politeness(1, 1, 1, 0, 0, 0)
+    retry_policy = RetryPolicy(1, 1, 1, 0, 0, 0)
     settings = {"bases": (str(folder / "archive"),), "data_root": str(folder / "data"), "bands": sky.BANDS}
-    return stackfiles.Source(**(settings | {"politeness": politeness, "require_all_bands": False} | changes))
+    return stackfiles.Source(**(settings | {"retry_policy": retry_policy, "require_all_bands": False} | changes))
 
 
 def test_files_that_the_archive_lacks_are_noted_with_the_date_and_the_other_bands_take_their_weight(small, folder):
@@ -126,7 +126,7 @@ def test_a_file_that_breaks_off_while_it_is_stored_is_fetched_from_the_next_mirr
         f"{band}_{kind}": (band, kind) != ("i", "image") for band in "ri" for kind in stackfiles.KINDS
     }
     (whole,) = (folder / "archive").rglob("*stk.i.unconv.fits")
-    assert_array_equal(store.read_arrays(draft.path)["i_image"], fitsfile.read_stack(whole).stored[:])
+    assert_array_equal(store.read_arrays(draft.path)["i_image"], fits_in.read_stack(whole).stored[:])
 
 
 def test_the_source_is_what_the_settings_say():
@@ -141,7 +141,11 @@ def test_the_source_is_what_the_settings_say():
         ("r", "z"),
         True,
     )
-    assert (source.politeness.tries, source.politeness.connect_timeout, source.politeness.read_timeout) == (3, 5.0, 7.0)
+    assert (source.retry_policy.tries, source.retry_policy.connect_timeout, source.retry_policy.read_timeout) == (
+        3,
+        5.0,
+        7.0,
+    )
 
 
 def test_a_disk_too_small_for_the_skycells_of_a_run_is_refused_before_the_first_is_fetched(tmp_path, monkeypatch):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from syndiff_tasks.io import catalogue
-from syndiff_tasks.io.catalogue import CatalogueUnavailable, fetch_gaia, read_stars
+from syndiff_tasks.io import catalog
+from syndiff_tasks.io.catalog import CatalogUnavailable, fetch_gaia, read_stars
 
 HEADER = "source_id,ra,dec,phot_g_mean_mag,phot_bp_mean_mag,phot_rp_mean_mag"
 GAIA_ROW = "6794047652729201664,310.0625,-31.5,12.25,12.75,11.5"
@@ -131,19 +131,19 @@ def test_another_field_is_asked_for_anew(archive, tmp_path):
 
 def test_an_archive_that_is_down_is_told_apart_and_leaves_nothing(archive, tmp_path):
     archive("raise Exception('503 Service Unavailable')")
-    with pytest.raises(CatalogueUnavailable, match="503 Service Unavailable"):
+    with pytest.raises(CatalogUnavailable, match="503 Service Unavailable"):
         fetch_gaia(10.3, 1.5, 0.75, tmp_path / "cache" / "gaia.csv")
     assert not list((tmp_path / "cache").iterdir())
 
 
 def test_an_archive_that_hangs_does_not_block(archive, tmp_path):
     archive("import time; time.sleep(60)")
-    with pytest.raises(CatalogueUnavailable, match="no stars within 1 s"):
+    with pytest.raises(CatalogUnavailable, match="no stars within 1 s"):
         fetch_gaia(10.3, 1.5, 0.75, tmp_path / "gaia.csv", timeout=1.0)
 
 
 def test_without_astroquery_the_cure_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(catalogue.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(catalog.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'syndiff_tasks\[gaia\]'"):
         fetch_gaia(10.3, 1.5, 0.75, tmp_path / "gaia.csv")
 

@@ -28,7 +28,7 @@ table.write(sys.argv[2], format="ascii.csv", overwrite=True)
 """
 
 
-class CatalogueUnavailable(RuntimeError):
+class CatalogUnavailable(RuntimeError):
     """Gaia's archive gave no stars just now; the template can be made without, its saturated stars kept and flagged."""
 
 
@@ -124,7 +124,7 @@ def fetch_gaia(ra, dec, radius, cache_path, faintest=FAINTEST, timeout=600.0):
     ------
     ValueError
         If astroquery is not installed, or the numbers make no field.
-    CatalogueUnavailable
+    CatalogUnavailable
         If the archive did not answer, in time or at all.
     """
     query, path = _query(ra, dec, radius, faintest), Path(cache_path)
@@ -175,9 +175,9 @@ def _ask(query, path, timeout):
             text=True,
         )
     except subprocess.TimeoutExpired:
-        raise CatalogueUnavailable(
+        raise CatalogUnavailable(
             f"Gaia's archive gave no stars within {timeout:g} s; try later, or use a CSV"
         ) from None
     except subprocess.CalledProcessError as error:
         last = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise CatalogueUnavailable(f"Gaia's archive gave no stars ({last}); try later, or use a CSV") from error
+        raise CatalogUnavailable(f"Gaia's archive gave no stars ({last}); try later, or use a CSV") from error

@@ -1,0 +1,219 @@
+"""One request for one file: a body that is appended to what has arrived, and hashed on the way."""
+
+import email.utils
+import functools
+import hashlib
+import importlib.metadata
+import logging
+import os
+import re
+import time
+import urllib.parse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+import requests.adapters
+import urllib3.exceptions
+
+from syndiff_tasks.io.retries import Stopped, seconds_to_wait
+
+logger = logging.getLogger(__name__)
+
+PIECE = 1 << 20  # bytes read, hashed and written at a time
+
+FITS_MAGIC = b"SIMPLE  ="  # FITS standard 4.0, 4.4.1.1: the first keyword of every file
+FITS_RECORD = 2880  # bytes; the shortest FITS file is one record
+
+RETRIED = {408, 425, 429}  # besides every 5xx
+CROWDED = {429, 503}  # the server asks everybody to wait, not only this request
+
+
+@dataclass
+class Part:
+    """What has arrived of one file, and what its server says the whole is."""
+
+    path: Path
+    url: str = ""
+    size: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)
+    total: int | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+    resumable: bool = False
+    resumed: bool = False
+
+    def clear(self) -> None:
+        """Forget everything but the place; the file is truncated by its next writer."""
+        self.size, self.digest, self.total = 0, hashlib.sha256(), None
+        self.etag = self.last_modified = None
+        self.resumable = self.resumed = False
+
+    def validator(self) -> str | None:
+        """Name the state of the file on the server: a strong ETag or, failing that, its date (RFC 9110, 13.1.5)."""
+        return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
+
+
+class Absent(Exception):
+    """The mirror, or every mirror, says that there is no such file."""
+
+
+class TryFailed(Exception):
+    """One request came to nothing."""
+
+    def __init__(self, reason, again=True, retry_after=None, crowded=False, unreached=False, useless=None):
+        super().__init__(reason)
+        self.again = again  # the same mirror may do better next time
+        self.retry_after = retry_after  # [s]
+        self.crowded = crowded
+        self.unreached = unreached
+        self.useless = useless  # why the file, which came whole, gives no flux
+
+
+def copy(source, root, part, policy, stop):
+    """Copy a file out of a folder; the copy is what gets checked, whatever happens to the original."""
+    if not root.is_dir():
+        # A disk that is not mounted, or an empty mount point, says nothing about what PS1 has.
+        raise TryFailed(f"there is no folder {root}; not mounted, or not in the archive's layout", again=False)
+    part.clear()
+    try:
+        original = open(source, "rb")
+    except FileNotFoundError as error:
+        raise Absent from error
+    with original:
+        status = os.fstat(original.fileno())
+        part.total = status.st_size
+        part.last_modified = email.utils.formatdate(status.st_mtime, usegmt=True)
+        _append(part, iter(functools.partial(original.read, PIECE), b""), policy, stop)
+
+
+def get(part, policy, stop):
+    """Send one request and append its body to the part."""
+    try:
+        with session(os.getpid(), policy.contact).get(
+            part.url,
+            headers=_range_headers(part),
+            stream=True,
+            timeout=(policy.connect_timeout, policy.read_timeout),
+        ) as response:
+            _sort(response, part)
+            _append(part, response.raw.stream(PIECE, decode_content=False), policy, stop)
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        reason = getattr(error.args[0], "reason", None) if error.args else None
+        unreached = isinstance(
+            reason,
+            (
+                urllib3.exceptions.NewConnectionError,
+                urllib3.exceptions.ConnectTimeoutError,
+                urllib3.exceptions.ProxyError,
+            ),
+        )
+        text = _root_of(error)
+        if unreached:
+            text = f"the host {urllib.parse.urlsplit(part.url).hostname} could not be reached: {text}"
+        raise TryFailed(text, unreached=unreached) from error
+
+
+@functools.cache
+def session(pid, contact):
+    """Make the session of this process; a forked child must not share its parent's sockets, hence the pid."""
+    session = requests.Session()
+    session.mount("http://", requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=1, max_retries=0))
+    session.mount("https://", requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=1, max_retries=0))
+    agent = f"syndiff_tasks/{importlib.metadata.version('syndiff_tasks')}"
+    session.headers["User-Agent"] = f"{agent} (+{contact})" if contact else agent
+    # Stacks are compressed inside; an encoded body could be neither resumed nor measured against its length.
+    session.headers["Accept-Encoding"] = "identity"
+    return session
+
+
+def _range_headers(part):
+    """Ask for the rest of a part, if the server can say that it is the rest of the same file."""
+    if not part.size or not part.resumable or part.validator() is None:
+        part.clear()
+        return {}
+    return {"Range": f"bytes={part.size}-", "If-Range": part.validator()}
+
+
+def _sort(response, part):
+    """Take from the head of an answer what is coming, or raise what one does next."""
+    status, headers = response.status_code, response.headers
+    if status == 206:
+        _continue(response, part)
+        return
+    if status == 200:
+        part.clear()
+        length = headers.get("Content-Length", "")
+        part.total = int(length) if length.isdigit() else None
+        part.etag, part.last_modified = headers.get("ETag"), headers.get("Last-Modified")
+        part.resumable = headers.get("Accept-Ranges", "bytes") != "none"
+        return
+    # Reading a short error page to its end keeps the connection; a long one is not worth it.
+    page = response.raw.read(1 << 16, decode_content=False)
+    if status in (404, 410):
+        raise Absent
+    if status == 416:
+        part.clear()
+    again = status in RETRIED or status >= 500 or status == 416
+    reason = f"status {status} {response.reason}"
+    logger.info("%s answered %s, beginning %r", part.url, reason, page[:200])
+    pause = seconds_to_wait(headers.get("Retry-After"), time.time())
+    raise TryFailed(reason, again=again, retry_after=pause, crowded=status in CROWDED)
+
+
+def _continue(response, part):
+    """Accept a 206 only if it goes on where the part ends, in the same file."""
+    given = response.headers.get("Content-Range", "")
+    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", given)
+    etag = response.headers.get("ETag", part.etag)
+    modified = response.headers.get("Last-Modified", part.last_modified)
+    unchanged = etag == part.etag and modified == part.last_modified
+    fits = match is not None and int(match[1]) == part.size > 0 and unchanged
+    if fits and match[3] != "*":
+        fits = part.total in (None, int(match[3]))
+        part.total = int(match[3])
+    if not fits:
+        part.clear()
+        raise TryFailed(f"status 206 with Content-Range {given!r} and ETag {etag} does not continue the file")
+    part.resumed = True
+
+
+def _append(part, pieces, policy, stop):
+    """Write and hash what comes; raise if it is no FITS file, comes too slowly or ends too early."""
+    began, before = time.monotonic(), part.size
+    head = b""
+    with open(part.path, "ab" if part.size else "wb") as file:
+        for piece in pieces:
+            if stop.is_set():
+                raise Stopped
+            if before == 0 and len(head) < len(FITS_MAGIC):
+                head += piece[:200]
+                _demand_fits(head, part)
+            file.write(piece)
+            part.digest.update(piece)
+            part.size += len(piece)
+            elapsed = time.monotonic() - began
+            if elapsed > policy.read_timeout and part.size - before < policy.slowest * elapsed:
+                raise TryFailed(f"only {(part.size - before) / elapsed:.0f} bytes/s came in")
+    if part.total is not None and part.size != part.total:
+        raise TryFailed(f"{part.size} of {part.total} bytes came")
+    if part.size < FITS_RECORD:
+        size = part.size
+        part.clear()
+        raise TryFailed(f"a body of {size} bytes is no FITS file")
+
+
+def _demand_fits(head, part):
+    if not head.startswith(FITS_MAGIC[: len(head)]):
+        part.clear()
+        logger.warning("%s answered with something that is no FITS file, beginning %r", part.url, head[:200])
+        raise TryFailed(f"the answer is no FITS file but begins {head[:40]!r}")
+
+
+def _root_of(error):
+    """Say in a few words what lies at the bottom of a chain of network errors."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__
+    text = getattr(error, "strerror", None) or str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
