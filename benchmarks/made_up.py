@@ -84,7 +84,7 @@ def crowded(folder):
 @functools.cache
 def owned_pixels():
     """Return x and y of the FFI pixels that the skycell owns."""
-    found = footprint.footprint(frame.TANSIP, FRAME, rings_v3())
+    found = footprint.footprint_of(frame.TANSIP, FRAME, rings_v3())
     index = [one.name for one in found.skycells].index(NAME)
     y, x = np.nonzero(found.owner == index)
     return x, y

@@ -34,7 +34,7 @@ RETRY_POLICY = names.RetryPolicy(3, 5.0, 60.0, 0.1, 1.0)
 
 def owners():
     """Own: the owner of each science pixel of the CCD."""
-    return lambda: {"skycells": len(footprint.footprint(frame.TANSIP, made_up.FRAME, rings_v3()).skycells)}
+    return lambda: {"skycells": len(footprint.footprint_of(frame.TANSIP, made_up.FRAME, rings_v3()).skycells)}
 
 
 def owners_by_astropy_and_shapely():
@@ -42,7 +42,7 @@ def owners_by_astropy_and_shapely():
     import shapely
 
     cells = rings_v3()
-    found = footprint.footprint(frame.TANSIP, made_up.FRAME, cells)
+    found = footprint.footprint_of(frame.TANSIP, made_up.FRAME, cells)
     polygons = [shapely.Polygon(np.stack(footprint.corners(one), axis=1)[1:]) for one in found.skycells]
     wcs, rows = astropy_wcs(frame.TANSIP), np.arange(0, 2048, 16)
 

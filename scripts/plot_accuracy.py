@@ -21,7 +21,7 @@ from syndiff_tasks.demo import affine
 from syndiff_tasks.demo import frame as demo_frame
 from syndiff_tasks.demo.gaussians import DISC, Gaussians, Mixture, deposit
 from syndiff_tasks.geometry import mapping
-from syndiff_tasks.geometry.footprint import footprint
+from syndiff_tasks.geometry.footprint import footprint_of
 from syndiff_tasks.geometry.region import SCIENCE
 from syndiff_tasks.geometry.rings import rings_v3
 from syndiff_tasks.pixels import background, template
@@ -227,7 +227,7 @@ def _aperture(sigma, n):
 def draw_nodes(path):
     """Draw the error over a CCD of the bilinear grid of nodes, which the index maps alone use."""
     region = SCIENCE
-    cells = footprint(demo_frame.TANSIP, region, rings_v3()).skycells
+    cells = footprint_of(demo_frame.TANSIP, region, rings_v3()).skycells
     rng = np.random.default_rng(6)
     places, errors = [], []
     for cell in cells[::2]:

@@ -125,7 +125,7 @@ class _Ground:
 
 @functools.lru_cache(maxsize=4)
 def _footprint(ground):
-    return footprints.footprint(*ground.lies)
+    return footprints.footprint_of(*ground.lies)
 
 
 @functools.lru_cache(maxsize=4096)

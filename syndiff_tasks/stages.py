@@ -34,7 +34,6 @@ logger = logging.getLogger("luigi-interface")
 COMBINED_FORMAT = 1
 BLURRED_FORMAT = 2
 
-# Native pixels of true sky that a frame holds beyond the skycell's core, on each side, widened or not (facts.md §1).
 # SPOC PRFs reach 6.5 TESS px, corners included [native px].
 PRF_REACH = 6.5 * 82 * math.sqrt(2)
 # Half the diagonal of a TESS pixel [native PS1 px]: 20.5" / 0.25" / sqrt(2), and 3 % for the corners of a camera.
@@ -226,7 +225,7 @@ class Blur(NamedTuple):
     def widening(self, margin=MARGIN):
         """Return by how much a skycell's frame must be widened with its neighbours' blocks [native px].
 
-        `margin` is what its own image holds beyond its core, see `rings.Tessellation.margin`.
+        `margin` is what its own image holds beyond its core, see `Tessellation.margin`.
         """
         return max(self.reach() + PIXEL_REACH, MARGIN) - margin
 
@@ -244,7 +243,7 @@ class Blur(NamedTuple):
     def made_of(self, plan, skycell):
         """Return the names of the combined skycells that one blurred skycell is made of, its own first."""
         widening = self.widening(plan.tessellation.margin(skycell))
-        near = footprints.neighbours(skycell, plan.tessellation, widening) if widening else []
+        near = footprints.neighbors(skycell, plan.tessellation, widening) if widening else []
         return [skycell.name, *(other.name for other in near)]
 
     def skycells(self, plan):
@@ -367,7 +366,7 @@ def _seam(plan):
     about = clip(Region(x0 - reach, y0 - reach, x1 + reach, y1 + reach), whole)
     wide = plan.footprint
     if about != plan.region:
-        wide = footprints.footprint(plan.tansip, about, plan.tessellation, plan.science)
+        wide = footprints.footprint_of(plan.tansip, about, plan.tessellation, plan.science)
     return footprints.projection_seam(wide, SEAM_REACH)[y0 - about.y0 :, x0 - about.x0 :][: y1 - y0, : x1 - x0]
 
 

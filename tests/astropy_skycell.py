@@ -1,4 +1,4 @@
-"""Skycells of rings.v3 as astropy and the rule of the survey see them."""
+"""Owners and depths of positions in rings.v3, from astropy and the definition of an owner."""
 
 import numpy as np
 
@@ -9,12 +9,12 @@ SURVEY = rings_v3()
 
 
 def pixels_in_cell_zero(projection, ra, dec):
-    """Position [native px, 0-based] in the grid of a projection, by astropy."""
+    """Return the position in the pixel grid of a projection [native px, 0-based], from astropy."""
     return skycell_wcs(ring_skycell(projection, 0)).all_world2pix(ra, dec, 0)
 
 
 def cores_holding(ra, dec):
-    """All skycells whose core holds a position, by the rule of the survey read literally."""
+    """Return all skycells with a position in their core, by a literal reading of docs/facts.md §1."""
     (ring,) = [ring for ring in RINGS if ring.dec_min <= dec < ring.dec_max]
     centres = 360 / ring.count * np.arange(ring.count)
     distance = np.abs((ra - centres + 180) % 360 - 180)
@@ -29,6 +29,6 @@ def cores_holding(ra, dec):
 
 
 def depth(skycell, ra, dec):
-    """Distance from a position to the edge of an image [native px], by astropy; negative outside."""
+    """Return the distance from a position to the edge of an image [native px], from astropy; negative outside."""
     x, y = skycell_wcs(skycell).all_world2pix(ra, dec, 0)
     return np.min([x + 0.5, skycell.nx - 0.5 - x, y + 0.5, skycell.ny - 0.5 - y], axis=0)

@@ -1,4 +1,4 @@
-"""World coordinates of a real CCD pointed anywhere, and the same for astropy."""
+"""World coordinates of a real CCD at any pointing, ours and those of astropy."""
 
 import numpy as np
 from astropy.io import fits
@@ -20,7 +20,7 @@ CD = np.array([[0.004994597158881548, -0.002654102364745], [0.002780210987902541
 
 
 def tess_wcs(ra=216.75, dec=56.4, turn=0.0):
-    """World coordinates of a real CCD, pointed elsewhere."""
+    """Return the world coordinates of a real CCD at another pointing."""
     polynomials = np.zeros((2, 5, 5))
     for target, terms in zip(polynomials, (A, B), strict=True):
         for place, value in terms.items():

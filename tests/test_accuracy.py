@@ -127,7 +127,7 @@ def read(path, name="FLUX_SUM"):
 def test_the_places_are_what_they_are_called():
     for name, (tansip, roi, count) in PLACES.items():
         region = parse_region(roi)
-        assert len(footprint.footprint(tansip, region, SURVEY).skycells) >= count, name
+        assert len(footprint.footprint_of(tansip, region, SURVEY).skycells) >= count, name
 
 
 @pytest.mark.parametrize("offset", OFFSETS)

@@ -262,7 +262,7 @@ def binary(rows, trap):
 @pytest.mark.parametrize(
     "make, told",
     [
-        (no_column, "the skycell catalogue has no column CRVAL2; it needs NAME"),
+        (no_column, "the skycell catalog has no column CRVAL2; it needs NAME"),
         (hostile_cell, "which is not a finite number; correct the cell"),
         (no_rows, "No columns to parse from file"),
         (binary, "codec can't decode"),

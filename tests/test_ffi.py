@@ -10,7 +10,7 @@ from syndiff_tasks.geometry.region import SCIENCE
 
 
 @pytest.mark.parametrize("extension", [".fits", ".fits.gz", ".fits.fz"])
-def test_names_of_spoc_and_tica_are_read(extension):
+def test_spoc_and_tica_names_are_parsed(extension):
     spoc = parse_ffi_name(f"/some where/tess2020019135923-s0020-3-3-0165-s_ffic{extension}")
     assert spoc == ("tess2020019135923-s0020-3-3-0165-s_ffic", 20, 3, 3, "2020019135923", "spoc")
     tica = parse_ffi_name(Path(f"hlsp_tica_tess_ffi_s0027-o1-00116635-cam1-ccd2_tess_v01_img{extension}"))
@@ -30,18 +30,18 @@ def test_names_of_spoc_and_tica_are_read(extension):
         "tess２020019135923-s0020-3-3-0165-s_ffic.fits",
     ],
 )
-def test_other_names_are_refused_with_an_example(name):
+def test_error_for_another_name_shows_an_example(name):
     with pytest.raises(ValueError, match="is not the name of a calibrated FFI.*s0020-3-3-0165"):
         parse_ffi_name(name)
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_an_ffi_name_or_refused(text):
+def test_random_text_is_rejected_as_an_ffi_name(text):
     with pytest.raises(ValueError, match="not the name"):
         parse_ffi_name(text)
 
 
-def test_header_and_name_must_agree_on_camera_and_ccd():
+def test_a_header_with_another_camera_or_ccd_than_the_name_is_rejected():
     name = parse_ffi_name("tess2020019135923-s0020-3-4-0165-s_ffic.fits")
     check_detector(name, {"TELESCOP": "TESS", "CAMERA": 3, "CCD": 4})
     check_detector(name, {"CAMNUM": 3, "CCDNUM": 4})
@@ -55,24 +55,24 @@ def test_header_and_name_must_agree_on_camera_and_ccd():
             check_detector(name, header)
 
 
-def test_science_pixels_of_full_frames_and_cutouts_are_found():
+def test_science_pixels_of_whole_ffis_and_cutouts_are_found():
     full = header_of(tess_wcs())
     physical = {"CRPIX1P": 1, "CRPIX2P": 1, "CRVAL1P": 1, "CRVAL2P": 1}
     full.update(physical)
     assert science_region(full, FRAME_SHAPE) == SCIENCE
-    # Told by the physical coordinates ...
+    # From the physical coordinates ...
     cut = {**physical, "CRVAL1P": 21, "CRVAL2P": 1901, "CRPIX1": 1025.2, "CRPIX2": -899.3}
     assert science_region(cut, (178, 200)) == (24, 0, 200, 148)
-    # ... or, where the full frame's were kept, by CRPIX ...
+    # ... or, where those of the whole FFI were kept, from CRPIX ...
     cut = {**physical, "CRPIX1": 1045.0 - 600, "CRPIX2": 1001.0 - 500}
     assert science_region(cut, (300, 400)) == (0, 0, 400, 300)
     cut = {"CRPIX1": 1045.0 - 20, "CRPIX2": 1001.0 - 500}
     assert science_region(cut, (300, 400)) == (24, 0, 400, 300)
-    # ... or by nothing.
+    # ... or from nothing.
     assert science_region({"CRPIX1": 1024.3, "CRPIX2": 1024.8}, (2048, 2048)) == (0, 0, 2048, 2048)
 
 
-def test_a_cutout_without_science_pixels_is_refused():
+def test_a_cutout_without_science_pixels_is_rejected():
     header = {"CRPIX1P": 1, "CRPIX2P": 1, "CRVAL1P": 2100, "CRVAL2P": 1}
     with pytest.raises(ValueError, match="only collateral pixels"):
         science_region(header, (100, 30))

@@ -20,7 +20,7 @@ def owner_names(found):
 
 
 def image_reach(skycell, other):
-    """How far beyond a skycell's image the nearest of many points of another's lies [native px], by astropy."""
+    """Return the distance of another image from the image of a skycell [native px], from points of it by astropy."""
     y, x = np.mgrid[0 : other.ny : 200, 0 : other.nx : 200]
     edges = np.clip(np.stack([x, y]).reshape(2, -1), 0, [[other.nx - 1], [other.ny - 1]])
     corner = np.array([[0, other.nx - 1, 0, other.nx - 1], [0, 0, other.ny - 1, other.ny - 1]])
@@ -33,7 +33,7 @@ def image_reach(skycell, other):
 @pytest.mark.parametrize(("ra", "dec", "turn"), [(216.75, 56.4, 20), (0.3, 12.0, 130), (40.9, 87.1, 250)])
 def test_every_science_pixel_of_a_ccd_has_the_owner_of_a_brute_force_search(ra, dec, turn):
     tansip = tess_wcs(ra, dec, turn)
-    found = footprint.footprint(tansip, SCIENCE, SURVEY)
+    found = footprint.footprint_of(tansip, SCIENCE, SURVEY)
     names = owner_names(found)
     assert found.owner.dtype == np.int32
     assert found.owner.shape == (2048, 2048)
@@ -44,7 +44,7 @@ def test_every_science_pixel_of_a_ccd_has_the_owner_of_a_brute_force_search(ra, 
     single = [(names[j, i], name[0]) for j, i, name in zip(y, x, expected, strict=True) if name]
     assert len(single) >= 248
     assert all(ours == theirs for ours, theirs in single)
-    # And nowhere, not even on a border, another than the search position by position finds.
+    # A search position by position finds the same owners, also on borders.
     rows = np.arange(0, 2048, 97)
     j, i = np.meshgrid(rows, np.arange(2048), indexing="ij")
     one_by_one = SURVEY.owner(*pixel_to_sky(tansip, i[:, ::-1] + 44, j))[:, ::-1]
@@ -54,38 +54,38 @@ def test_every_science_pixel_of_a_ccd_has_the_owner_of_a_brute_force_search(ra, 
 
 
 @compiled
-def test_polar_ccd_has_the_polar_projection_and_an_equinox_ccd_both_sides_of_ra_zero():
+def test_owners_are_complete_at_the_pole_and_across_ra_zero():
     tansip = tess_wcs(40.9, 87.1, 250)
-    polar = footprint.footprint(tansip, region_around(tansip, 0.0, 90.0, 301), SURVEY)
+    polar = footprint.footprint_of(tansip, region_around(tansip, 0.0, 90.0, 301), SURVEY)
     assert polar.skycells[polar.owner[150, 150]].projection == "2643"
     assert (polar.owner >= 0).all()
-    crossing = footprint.footprint(tess_wcs(0.3, 12.0), Region(900, 900, 1200, 1100), SURVEY)
+    crossing = footprint.footprint_of(tess_wcs(0.3, 12.0), Region(900, 900, 1200, 1100), SURVEY)
     assert (crossing.owner >= 0).all()
 
 
-def test_region_has_the_owners_of_the_same_pixels_of_a_larger_one():
+def test_owners_in_a_region_equal_those_in_a_larger_region():
     tansip = tess_wcs()
-    large = footprint.footprint(tansip, Region(100, 200, 220, 300), SURVEY)
-    small = footprint.footprint(tansip, Region(130, 220, 200, 250), SURVEY)
+    large = footprint.footprint_of(tansip, Region(100, 200, 220, 300), SURVEY)
+    small = footprint.footprint_of(tansip, Region(130, 220, 200, 250), SURVEY)
     assert np.array_equal(owner_names(small), owner_names(large)[20:50, 30:100])
     assert list(small.skycells) == sorted(small.skycells)
     assert set(np.unique(small.owner)) == set(range(len(small.skycells)))
 
 
 def test_pixels_off_the_science_area_have_no_owner():
-    found = footprint.footprint(tess_wcs(), Region(40, 2040, 50, 2060), SURVEY)
+    found = footprint.footprint_of(tess_wcs(), Region(40, 2040, 50, 2060), SURVEY)
     assert (found.owner[:8, 4:] >= 0).all()
     assert (found.owner[8:] == -1).all()
     assert (found.owner[:, :4] == -1).all()
-    none = footprint.footprint(tess_wcs(), Region(0, 2050, 50, 2060), SURVEY)
+    none = footprint.footprint_of(tess_wcs(), Region(0, 2050, 50, 2060), SURVEY)
     assert (none.owner == -1).all()
-    # A cut-out's science pixels are elsewhere.
-    cut = footprint.footprint(cropped(tess_wcs(), 40, 2040), Region(0, 0, 10, 20), SURVEY, Region(4, 0, 10, 8))
+    # The science pixels of a cut-out are elsewhere.
+    cut = footprint.footprint_of(cropped(tess_wcs(), 40, 2040), Region(0, 0, 10, 20), SURVEY, Region(4, 0, 10, 8))
     assert np.array_equal(owner_names(cut), owner_names(found))
 
 
 def test_an_ffi_south_of_the_survey_has_no_skycells():
-    found = footprint.footprint(tess_wcs(80.0, -66.0), Region(44, 0, 144, 100), SURVEY)
+    found = footprint.footprint_of(tess_wcs(80.0, -66.0), Region(44, 0, 144, 100), SURVEY)
     assert found.skycells == ()
     assert (found.owner == -1).all()
     assert not footprint.projection_seam(found, 5).any()
@@ -95,7 +95,7 @@ def test_an_ffi_south_of_the_survey_has_no_skycells():
 def test_an_ffi_partly_south_of_the_survey_has_owners_in_the_north_only():
     tansip = tess_wcs(80.0, -31.9889)
     region = Region(1000, 950, 1100, 1050)
-    found = footprint.footprint(tansip, region, SURVEY)
+    found = footprint.footprint_of(tansip, region, SURVEY)
     y, x = np.mgrid[950:1050, 1000:1100]
     _, dec = pixel_to_sky(tansip, x, y)
     assert np.array_equal(found.owner >= 0, dec >= -31.988947843740302)
@@ -103,17 +103,17 @@ def test_an_ffi_partly_south_of_the_survey_has_owners_in_the_north_only():
 
 
 @compiled
-def test_a_catalogue_of_the_skycells_found_finds_the_same_owners_inside_projections():
+def test_table_of_a_footprint_gives_the_same_owners_away_from_seams():
     tansip = tess_wcs()
-    found = footprint.footprint(tansip, Region(500, 500, 800, 800), SURVEY)
-    again = footprint.footprint(tansip, found.region, tessellation_from_table(footprint.skycell_rows(found)))
+    found = footprint.footprint_of(tansip, Region(500, 500, 800, 800), SURVEY)
+    again = footprint.footprint_of(tansip, found.region, tessellation_from_table(footprint.skycell_rows(found)))
     away = ~footprint.projection_seam(found, 20)
-    # At the outer edge of the table some neighbours are missing, in which no pixel lies deeper.
+    # Skycells outside the table own none of these pixels.
     assert np.array_equal(owner_names(found)[away], owner_names(again)[away])
     assert away.mean() > 0.5
 
 
-def test_seam_is_every_pixel_with_another_projection_in_reach():
+def test_seam_is_every_pixel_near_a_pixel_of_another_projection():
     rng = np.random.default_rng(2)
     skycells = tuple(SURVEY.skycell(f"skycell.{p}.000") for p in ("0812", "0813", "2180"))
     owner = np.repeat(np.repeat(rng.integers(-1, 3, (6, 7)), 5, axis=0), 5, axis=1).astype(np.int32)
@@ -132,7 +132,7 @@ def test_seam_does_not_mark_borders_within_one_projection():
     assert not footprint.projection_seam(footprint.Footprint(Region(0, 0, 10, 1), owner, skycells), 3).any()
 
 
-def test_centre_and_corners_are_those_of_astropy():
+def test_center_and_corners_agree_with_astropy():
     for name in ("skycell.2180.097", "skycell.1322.000", "skycell.2643.045"):
         skycell = SURVEY.skycell(name)
         x = np.array([(skycell.nx - 1) / 2, -0.5, skycell.nx - 0.5, skycell.nx - 0.5, -0.5])
@@ -141,25 +141,25 @@ def test_centre_and_corners_are_those_of_astropy():
 
 
 @pytest.mark.parametrize("name", ["skycell.2180.055", "skycell.2180.090", "skycell.1322.009", "skycell.2643.005"])
-def test_neighbours_are_the_skycells_whose_image_comes_within_the_margin(name):
+def test_neighbors_are_the_skycells_with_images_within_the_margin(name):
     skycell, margin = SURVEY.skycell(name), 300
-    names = {other.name for other in footprint.neighbours(skycell, SURVEY, margin)}
+    names = {other.name for other in footprint.neighbors(skycell, SURVEY, margin)}
     candidates = SURVEY.near(skycell_center(skycell), 1.3)
     reach = {other.name: image_reach(skycell, other) for other in candidates if other.name != name}
-    # The nearest of points 200 px apart may be 100 px behind an edge.
+    # The nearest of points 200 px apart can be 100 px inside an edge.
     assert {other for other, distance in reach.items() if distance <= margin} <= names
     assert names <= {other for other, distance in reach.items() if distance <= margin + 150}
     assert len(names) >= 6
 
 
-def test_inside_a_projection_the_neighbours_are_the_eight_around():
-    names = [c.name for c in footprint.neighbours(SURVEY.skycell("skycell.2180.055"), SURVEY, 10)]
+def test_inside_a_projection_a_skycell_has_eight_neighbors():
+    names = [c.name for c in footprint.neighbors(SURVEY.skycell("skycell.2180.055"), SURVEY, 10)]
     assert names == [f"skycell.2180.0{n}" for n in (44, 45, 46, 54, 56, 64, 65, 66)]
 
 
-def test_rows_tell_what_the_catalogue_needs_and_which_pixels_each_skycell_owns():
+def test_skycell_rows_have_the_catalog_columns_and_the_box_of_owned_pixels():
     region = Region(500, 600, 640, 720)
-    found = footprint.footprint(tess_wcs(), region, SURVEY)
+    found = footprint.footprint_of(tess_wcs(), region, SURVEY)
     rows = footprint.skycell_rows(found)
     assert rows["pixels"].sum() == 140 * 120
     names = owner_names(found)

@@ -22,7 +22,7 @@ def skycell_at(tansip, x, y):
 
 
 @pytest.mark.parametrize("pointing", POINTINGS)
-def test_native_positions_come_back_to_where_the_chain_of_both_astropy_coordinates_set_out(pointing):
+def test_ps1_to_tess_inverts_the_mapping_of_astropy(pointing):
     tansip = tess_wcs(*pointing)
     rng = np.random.default_rng(1)
     for corner in CORNERS:
@@ -32,7 +32,7 @@ def test_native_positions_come_back_to_where_the_chain_of_both_astropy_coordinat
         assert_allclose(mapping.ps1_to_tess(tansip, skycell, px, py), (x, y), atol=3e-8)
 
 
-def test_homography_takes_corrected_offsets_to_native_pixels():
+def test_homography_converts_undistorted_offsets_to_native_pixels():
     plain = tess_wcs()._replace(a=np.zeros((1, 1)), b=np.zeros((1, 1)))
     skycell = skycell_at(plain, 300, 400)
     matrix = mapping.homography(plain, skycell)
@@ -42,7 +42,7 @@ def test_homography_takes_corrected_offsets_to_native_pixels():
 
 
 @pytest.mark.parametrize("pointing", POINTINGS)
-def test_bilinear_interpolation_between_nodes_is_within_a_thousandth_of_a_tess_pixel(pointing):
+def test_interpolation_between_nodes_is_within_5e_6_tess_pixels(pointing):
     tansip = tess_wcs(*pointing)
     rng = np.random.default_rng(2)
     for corner in CORNERS:
@@ -53,13 +53,13 @@ def test_bilinear_interpolation_between_nodes_is_within_a_thousandth_of_a_tess_p
         sky = skycell_wcs(skycell).all_pix2world(px, py, 0)
         exact = np.array(astropy_wcs(tansip).all_world2pix(*sky, 0, tolerance=1e-8, maxiter=60))
         error = np.hypot(*(np.array(mapping.interpolate(grid, px, py)) - exact)).max()
-        # Asked for is 1e-3; the nodes are as close as they are for the index map's sake.
+        # A template needs 1e-3; the index map needs the close nodes.
         assert error < 5e-6
 
 
 @pytest.mark.skipif(bool(config.DISABLE_JIT), reason="a whole skycell needs compiled kernels")
 @pytest.mark.parametrize("corner", [(60, 20), (1000, 1000)])
-def test_index_map_of_a_whole_skycell_differs_from_the_exact_one_in_no_more_than_1e_5_of_its_pixels(corner):
+def test_at_most_1e_5_of_the_pixels_of_an_index_map_differ_from_the_exact_map(corner):
     tansip = tess_wcs(*POINTINGS[0])
     skycell = skycell_at(tansip, *corner)
     index = mapping.pixel_index_map(tansip, skycell, FRAME_SHAPE)
@@ -71,7 +71,7 @@ def test_index_map_of_a_whole_skycell_differs_from_the_exact_one_in_no_more_than
     seen = (x >= 44) & (x < 2092) & (y >= 0) & (y < 2048)
     expected = np.where(seen, y * 2136 + x, -1)
     assert (index[rows] != expected).mean() <= 1e-5
-    # The corner's skycell is partly off the science pixels.
+    # The skycell at the corner is partly off the science pixels.
     assert seen.all() == (corner == (1000, 1000))
 
 
@@ -81,7 +81,7 @@ def test_index_map_is_minus_one_where_the_ffi_is_far_away():
     assert (index == -1).all()
 
 
-def test_index_map_of_a_cutout_counts_the_cutouts_own_pixels():
+def test_index_map_of_a_cutout_counts_pixels_of_the_cutout():
     tansip = tess_wcs()
     skycell = skycell_at(tansip, 700, 800)._replace(nx=320, ny=289)
     x, y = (int(round(float(c))) for c in mapping.ps1_to_tess(tansip, skycell, 160, 144))
@@ -94,7 +94,7 @@ def test_index_map_of_a_cutout_counts_the_cutouts_own_pixels():
     assert set(np.unique(index)) == set(range(-1, 6)) and index[144, 160] == 1 * 2 + 1
 
 
-def test_a_lattice_is_seen_where_the_chain_of_both_astropy_coordinates_has_it():
+def test_native_positions_of_a_grid_agree_with_astropy():
     tansip = tess_wcs()
     for corner in CORNERS:
         skycell = skycell_at(tansip, *corner)
@@ -105,7 +105,7 @@ def test_a_lattice_is_seen_where_the_chain_of_both_astropy_coordinates_has_it():
         assert_allclose(found.py, py, atol=2e-6)
 
 
-def test_columns_that_are_not_wanted_are_left_out():
+def test_columns_outside_start_and_stop_are_blank():
     tansip = tess_wcs()
     skycell = skycell_at(tansip, 60, 20)
     lattice = np.arange(60.0, 65), np.arange(20.0, 23)
@@ -116,7 +116,7 @@ def test_columns_that_are_not_wanted_are_left_out():
         assert_array_equal(plane, np.where(wanted, full, blank))
 
 
-def test_areas_add_up_to_that_of_the_pixel_between_its_mapped_edges():
+def test_integrated_areas_equal_the_area_within_the_mapped_edges_of_a_pixel():
     tansip = tess_wcs()
     at, weight = np.polynomial.legendre.leggauss(4)
     for corner in CORNERS:
@@ -130,7 +130,7 @@ def test_areas_add_up_to_that_of_the_pixel_between_its_mapped_edges():
         assert weight @ area @ weight / 4 == pytest.approx(outline.area, rel=1e-7)
 
 
-def test_jacobian_and_scale_are_the_finite_differences_of_the_mapping():
+def test_jacobian_and_pixel_scale_agree_with_finite_differences():
     tansip = tess_wcs()
     for corner in CORNERS:
         skycell = skycell_at(tansip, *corner)
@@ -147,12 +147,12 @@ def test_jacobian_and_scale_are_the_finite_differences_of_the_mapping():
 
 
 def through(matrix, x, y):
-    """Where a homography takes points, and how far before the plane they are."""
+    """Return the points to which a homography takes points, and their weights, positive in front of the plane."""
     px, py, w = np.tensordot(matrix, np.stack([x, y, np.ones_like(x)]), axes=1)
     return px / w, py / w, w
 
 
-def test_plane_homography_is_the_chain_of_both_astropy_coordinates_also_across_projections():
+def test_plane_homography_agrees_with_astropy_across_projections():
     rng = np.random.default_rng(3)
     here = SURVEY.skycell("skycell.2180.090")
     for name in ("skycell.2180.091", "skycell.2245.005", "skycell.2181.099"):
@@ -165,6 +165,6 @@ def test_plane_homography_is_the_chain_of_both_astropy_coordinates_also_across_p
         assert_allclose(through(mapping.plane_homography(there, here), *ours)[:2], (x, y), atol=1e-6)
 
 
-def test_what_is_behind_the_plane_has_a_negative_weight():
+def test_points_behind_the_plane_have_a_negative_weight():
     matrix = mapping.plane_homography(SURVEY.skycell("skycell.1322.055"), SURVEY.skycell("skycell.1367.055"))
     assert matrix[2, 2] < 0

@@ -16,7 +16,7 @@ def sky_points(count, seed, south=-31.98):
     return rng.uniform(0, 360, count), dec
 
 
-def test_ring_table_is_that_of_the_survey():
+def test_ring_table_equals_the_published_one():
     table = fits.getdata(real_data.present("ps1grid.fits"))
     names = ("PROJCELL", "NBAND", "DEC", "DEC_MIN", "DEC_MAX", "XCELL", "YCELL", "CRPIX1", "CRPIX2")
     rows = [tuple(row[name] for name in names) for row in table if 15 <= row["ZONE"] <= 45]
@@ -28,18 +28,18 @@ def test_survey_has_200900_skycells_in_2009_projections():
     assert all(a.first + a.count == b.first for a, b in zip(RINGS, RINGS[1:], strict=False))
 
 
-def test_random_positions_have_exactly_one_owner_and_it_is_the_one_of_the_rule():
+def test_random_positions_have_the_one_owner_that_the_ps1_rule_gives():
     ra, dec = sky_points(300, seed=3)
     names = [SURVEY.name_of(number) for number in SURVEY.owner(ra, dec)]
     holding = [cores_holding(*point) for point in zip(ra, dec, strict=True)]
-    # One core, or a sliver of the border that none holds.
+    # One core, or a gap between cores.
     assert all(len(cores) <= 1 for cores in holding)
     held = [(name, cores[0]) for name, cores in zip(names, holding, strict=True) if cores]
     assert len(held) >= 299
     assert all(name == core for name, core in held)
 
 
-def test_owner_works_at_ra_zero_the_pole_and_the_southern_edge():
+def test_owner_is_found_at_ra_zero_at_the_pole_and_at_the_southern_edge():
     assert SURVEY.name_of(SURVEY.owner(0.0, 90.0)) in {f"skycell.2643.0{cell}" for cell in (44, 45, 54, 55)}
     either_side = SURVEY.owner([359.9999999, 0.0, 1e-7, 360.0], 10.0)
     assert len(set(either_side // 100)) == 1
@@ -48,9 +48,9 @@ def test_owner_works_at_ra_zero_the_pole_and_the_southern_edge():
     assert SURVEY.owner(np.nan, np.nan) == -1
 
 
-def test_owner_of_a_position_does_not_depend_on_the_positions_before_it():
+def test_owner_of_a_position_does_not_depend_on_the_previous_positions():
     rng = np.random.default_rng(8)
-    # A raster of 0.2 degrees: many neighbours in one core, and borders of cores, projections and rings.
+    # Steps of 0.05 degrees: many neighbors in one core, and borders of cores, projections and rings.
     ra, dec = (grid.ravel() for grid in np.meshgrid(np.arange(100, 112, 0.05), np.arange(40, 48, 0.05)))
     order = rng.permutation(ra.size)
     in_rows = SURVEY.owner(ra, dec)
@@ -59,7 +59,7 @@ def test_owner_of_a_position_does_not_depend_on_the_positions_before_it():
     assert len(np.unique(in_rows)) > 200
 
 
-def test_owner_image_goes_on_beyond_every_position_even_on_borders_of_projections():
+def test_image_of_the_owner_extends_beyond_positions_on_borders_of_projections():
     rng = np.random.default_rng(4)
     ra, dec = sky_points(150, seed=5)
     chosen = [RINGS[n] for n in rng.integers(1, len(RINGS) - 2, 150)]
@@ -70,12 +70,12 @@ def test_owner_image_goes_on_beyond_every_position_even_on_borders_of_projection
         depth(SURVEY.skycell(SURVEY.name_of(number)), *point)
         for number, *point in zip(SURVEY.owner(ra, dec), ra, dec, strict=True)
     ]
-    # 240 px in a core; slivers between projections that no core holds lose up to 31 px.
+    # 240 px in a core, up to 31 px less in the gaps between the cores of adjacent projections.
     assert np.mean(np.array(depths) >= 239.99) > 0.8
     assert min(depths) > 205
 
 
-def test_no_image_ends_earlier_beyond_what_it_owns_than_its_margin_says():
+def test_every_image_extends_beyond_the_sky_it_owns_by_at_least_its_margin():
     rng = np.random.default_rng(9)
     ra, dec = rng.uniform(0, 360, 4000), rng.uniform(87.85, 88.06, 4000)
     numbers = SURVEY.owner(ra, dec)
@@ -89,8 +89,8 @@ def test_no_image_ends_earlier_beyond_what_it_owns_than_its_margin_says():
     assert min(SURVEY.margin(ring_skycell(1400, cell)) for cell in range(100)) == 240
 
 
-def test_owner_in_the_slivers_is_the_skycell_that_goes_on_furthest():
-    # Between two projections of the ring at Dec -2, at their corner on the equator side.
+def test_owner_in_a_gap_between_cores_is_the_skycell_that_extends_farthest():
+    # Between two projections of the ring at Dec -2, at their southern corner.
     ra, dec = 2.0, -3.9980869
     owner = SURVEY.skycell(SURVEY.name_of(SURVEY.owner(ra, dec)))
     assert cores_holding(ra, dec) == []
@@ -98,8 +98,8 @@ def test_owner_in_the_slivers_is_the_skycell_that_goes_on_furthest():
     assert depth(owner, ra, dec) == max(depth(rival, ra, dec) for rival in rivals)
 
 
-def test_near_finds_every_skycell_with_its_centre_in_reach():
-    # Each deep in one ring, so that its projections are all there are.
+def test_near_finds_every_skycell_with_its_center_within_the_angle():
+    # Each deep in one ring, so that only these projections are near.
     for ra, dec, some in ((0.1, 10.0, (1501, 1502, 1589)), (200.0, 89.0, (2643,)), (30.0, -31.0, (641, 642))):
         point = SkyCoord(ra, dec, unit="deg")
         skycells = [ring_skycell(projection, cell) for projection in some for cell in range(100)]
@@ -113,6 +113,6 @@ def test_near_finds_every_skycell_with_its_centre_in_reach():
 
 
 @pytest.mark.parametrize("name", ["skycell.0634.000", "skycell.2644.000", "skycell.1000.100", "skycell.812.050", ""])
-def test_skycells_the_survey_has_not_are_refused(name):
+def test_skycells_that_are_not_in_the_survey_are_rejected(name):
     with pytest.raises(ValueError, match=name.replace(".", r"\.") or "''"):
         SURVEY.skycell(name)

@@ -34,12 +34,12 @@ REAL_2180_097 = {
 }
 
 
-def test_world_coordinates_of_2180_097_are_those_of_the_real_header():
+def test_world_coordinates_of_2180_097_equal_those_of_the_real_header():
     skycell = SURVEY.skycell("skycell.2180.097")
     real = WCS(REAL_2180_097)
     ours = skycell_wcs(skycell)
     assert (skycell.nx, skycell.ny) == (REAL_2180_097["NAXIS1"], REAL_2180_097["NAXIS2"])
-    # Reference position, corners and centre.
+    # Reference position, corners and center.
     x = np.array([-11441.5, 0, 6319, 6319, 0, 3160])
     y = np.array([-22977.0, 0, 0, 6283, 6283, 3142])
     there, here = (SkyCoord(*w.all_pix2world(x, y, 0), unit="deg") for w in (real, ours))
@@ -58,7 +58,7 @@ def test_matrices_agree_with_astropy():
 
 
 def test_polar_projection_has_ra_zero_towards_its_first_rows():
-    # With LONPOLE = 180 and CRVAL2 = 90 the north of CRVAL1 = 0 is away from the pole along -y (Calabretta & Greisen).
+    # With LONPOLE = 180 and CRVAL2 = 90, RA 0 is along -y from the pole (Calabretta & Greisen 2002).
     polar = SURVEY.skycell("skycell.2643.055")
     header = skycell_keywords(polar)
     assert header["LONPOLE"] == 180
@@ -67,7 +67,7 @@ def test_polar_projection_has_ra_zero_towards_its_first_rows():
     assert_allclose(y, (polar.crpix2 - 1 - 1440, polar.crpix2 - 1), atol=0.1)
 
 
-def test_names_keep_their_zeros_and_projections_below_1000_work():
+def test_names_keep_leading_zeros():
     skycell = SURVEY.skycell("skycell.0812.050")
     assert (skycell.projection, skycell.cell, skycell.name) == ("0812", 50, "skycell.0812.050")
     assert SURVEY.name_of(81250) == "skycell.0812.050"
@@ -82,7 +82,7 @@ def test_corners_of_one_projection_share_a_pixel_grid():
 
 
 @given(st.text(max_size=20) | st.from_regex(r"skycell\.\d{3,5}\.\d{2,4}", fullmatch=True))
-def test_a_name_is_understood_whole_or_refused(text):
+def test_a_skycell_name_is_parsed_completely_or_rejected(text):
     try:
         projection, cell = parse_skycell_name(text)
     except ValueError as error:

@@ -11,7 +11,7 @@ def as_table(skycells):
     return pd.DataFrame(skycells, columns=SKYCELL_COLUMNS)
 
 
-def test_owner_in_a_catalogue_is_the_skycell_in_which_the_position_lies_deepest():
+def test_owner_in_a_table_is_the_skycell_with_the_position_deepest_inside():
     skycells = [ring_skycell(projection, cell) for projection in (2634, 2635, 2643) for cell in range(100)]
     table = tessellation_from_table(as_table(skycells))
     rng = np.random.default_rng(6)
@@ -22,7 +22,7 @@ def test_owner_in_a_catalogue_is_the_skycell_in_which_the_position_lies_deepest(
     assert np.array_equal(table.owner(ra, dec), expected)
 
 
-def test_catalogue_of_the_survey_itself_agrees_with_the_rings_inside_cores():
+def test_table_of_ps1_skycells_agrees_with_the_rings_inside_cores():
     skycells = [ring_skycell(2180, cell) for cell in range(100)]
     table = tessellation_from_table(as_table(skycells).astype(str))
     rng = np.random.default_rng(7)
@@ -33,14 +33,14 @@ def test_catalogue_of_the_survey_itself_agrees_with_the_rings_inside_cores():
     assert table.skycell("skycell.2180.055") == skycells[55]
 
 
-def test_catalogue_leaves_positions_it_does_not_cover_without_owner():
+def test_positions_outside_the_skycells_of_a_table_have_no_owner():
     table = tessellation_from_table(as_table([ring_skycell(2180, 55)]))
     assert table.owner([[121.7, 301.7], [0.0, 121.7]], [[42.1, -42.1], [42.1, 60.0]]).tolist() == [[0, -1], [-1, -1]]
     assert table.owner([], []).shape == (0,)
 
 
 @pytest.mark.parametrize("column", SKYCELL_COLUMNS)
-def test_a_catalogue_without_a_column_is_refused_by_name(column):
+def test_error_for_a_table_without_a_column_names_the_column(column):
     with pytest.raises(ValueError, match=f"no column {column};"):
         tessellation_from_table(as_table([ring_skycell(2180, 55)]).drop(columns=column))
 
@@ -48,7 +48,7 @@ def test_a_catalogue_without_a_column_is_refused_by_name(column):
 @pytest.mark.parametrize(
     "cell", ["__import__('os').system('touch /tmp/hostile')", "nan", np.inf, None, "", True, "1;2"]
 )
-def test_a_catalogue_cell_that_is_not_a_number_is_refused_with_row_and_column(cell):
+def test_error_for_a_value_that_is_not_a_number_names_row_and_column(cell):
     table = as_table([ring_skycell(2180, 55), ring_skycell(2180, 56)]).astype(object)
     table.loc[1, "CRVAL1"] = cell
     with pytest.raises(ValueError, match="row 1 .* CRVAL1 = "):
@@ -67,18 +67,18 @@ def test_a_catalogue_cell_that_is_not_a_number_is_refused_with_row_and_column(ce
         ("PC1_1", 0, "singular"),
     ],
 )
-def test_a_catalogue_row_that_is_no_skycell_is_refused(column, value, message):
+def test_a_row_that_is_not_a_skycell_is_rejected(column, value, message):
     table = as_table([ring_skycell(2180, 56), ring_skycell(2180, 55)]).astype(object)
     table.loc[1, column] = value
     with pytest.raises(ValueError, match=message):
         tessellation_from_table(table)
 
 
-def test_an_empty_catalogue_is_refused():
+def test_an_empty_table_is_rejected():
     with pytest.raises(ValueError, match="no rows"):
         tessellation_from_table(as_table([]))
 
 
-def test_a_skycell_missing_in_the_catalogue_is_named():
+def test_error_for_a_skycell_missing_from_the_table_names_it():
     with pytest.raises(ValueError, match="skycell.0812.050"):
         tessellation_from_table(as_table([ring_skycell(2180, 55)])).skycell("skycell.0812.050")

@@ -270,7 +270,7 @@ def write_skycell_band(folder, skycell: Skycell, band: str, stack: Stack, exposu
     ----------
     folder : path-like
         The archive.
-    skycell : syndiff_tasks.geometry.rings.Skycell
+    skycell : syndiff_tasks.geometry.skycell.Skycell
         Its WCS and name.
     band : str
         One of r, i, z, y.
@@ -341,7 +341,7 @@ def flaw_boxes(skycell: Skycell, band: str, seed: int) -> list[tuple[tuple[slice
 
     Parameters
     ----------
-    skycell : syndiff_tasks.geometry.rings.Skycell
+    skycell : syndiff_tasks.geometry.skycell.Skycell
         Whose shape.
     band : str
         Each has its own flaws, but one hole of 110 x 90 px is the same in all.
@@ -369,7 +369,7 @@ def mask_bits(skycell: Skycell, band: str, counts: np.ndarray, rendering: Render
 
     Parameters
     ----------
-    skycell : syndiff_tasks.geometry.rings.Skycell
+    skycell : syndiff_tasks.geometry.skycell.Skycell
         Whose shape and flaws.
     band : str
         Which band.
@@ -417,7 +417,7 @@ def render_stack(skycell: Skycell, sources: pd.DataFrame, band: str, rendering: 
 
     Parameters
     ----------
-    skycell : syndiff_tasks.geometry.rings.Skycell
+    skycell : syndiff_tasks.geometry.skycell.Skycell
         Whose pixels.
     sources : pandas.DataFrame
         As `sky.source_table` gives it.
@@ -467,7 +467,7 @@ def build_archive(
     ----------
     folder : path-like
         The archive's base; ``rings.v3.skycell/PPPP/CCC/`` is made under it.
-    skycells : iterable of syndiff_tasks.geometry.rings.Skycell
+    skycells : iterable of syndiff_tasks.geometry.skycell.Skycell
         Which.
     sources : pandas.DataFrame
         As `sky.source_table` gives it.

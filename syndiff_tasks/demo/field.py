@@ -11,7 +11,7 @@ from astropy.coordinates import angular_separation
 
 from syndiff_tasks.demo import archive, frame, sky
 from syndiff_tasks.demo.truth import expected_template, pixel_positions
-from syndiff_tasks.geometry.footprint import corners, footprint
+from syndiff_tasks.geometry.footprint import corners, footprint_of
 from syndiff_tasks.geometry.region import Region
 from syndiff_tasks.geometry.rings import rings_v3
 from syndiff_tasks.geometry.tansip import pixel_to_sky
@@ -32,9 +32,9 @@ class Field(NamedTuple):
         What PS1 and TESS see.
     transient : pandas.DataFrame
         What TESS alone sees: one row, kind "transient".
-    skycells : tuple of syndiff_tasks.geometry.rings.Skycell
+    skycells : tuple of syndiff_tasks.geometry.skycell.Skycell
         Those that own pixels of the region.
-    region : syndiff_tasks.geometry.ffi.Region
+    region : syndiff_tasks.geometry.region.Region
         The FFI pixels to be looked at.
     """
 
@@ -46,7 +46,7 @@ class Field(NamedTuple):
 
 def demo_skycells(region: Region = REGION) -> tuple:
     """Skycells that own the pixels of a region of the demo FFI, sorted by name."""
-    return footprint(frame.TANSIP, region, rings_v3()).skycells
+    return footprint_of(frame.TANSIP, region, rings_v3()).skycells
 
 
 def _quiet_place(sources: pd.DataFrame, region: Region, rng: np.random.Generator) -> tuple[float, float]:

@@ -1,1 +1,1 @@
-"""WHERE: coordinates in, index arrays out; never sees a pixel value."""
+"""Where things are: coordinates in, index arrays out; no module here sees a pixel value."""

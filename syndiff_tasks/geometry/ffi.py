@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 from .region import SCIENCE, Region, clip
 
-FRAME_SHAPE = (2078, 2136)
+FRAME_SHAPE = (2078, 2136)  # (ny, nx) of a whole FFI, collateral pixels included (docs/facts.md §3)
 SPOC_NAME = re.compile(r"tess(\d{13})-s(\d{4})-([1-4])-([1-4])-\d{4}-[a-z]_ffic", re.ASCII)
 TICA_NAME = re.compile(r"hlsp_tica_tess_ffi_s(\d{4})-(o\d+[a-z]?-\d{8})-cam([1-4])-ccd([1-4])_tess_v\d+_img", re.ASCII)
 FFI_EXTENSIONS = (".fits", ".fits.gz", ".fits.fz")
-CRPIX = (1045.0, 1001.0)  # of every SPOC full frame (facts.md section 3), 1-based
+CRPIX = (1045.0, 1001.0)  # of a whole SPOC FFI up to sector 90 (docs/facts.md §3), 1-based
 
 
 class FFIName(NamedTuple):
-    """What the file name of an FFI says; `stem` is the name without its extension."""
+    """Parts of the file name of an FFI; `stem` is the name without its extension."""
 
     stem: str
     sector: int
@@ -26,7 +26,7 @@ class FFIName(NamedTuple):
 
 
 def parse_ffi_name(path):
-    """Read sector, camera and CCD off the file name of an FFI.
+    """Parse the file name of an FFI.
 
     Parameters
     ----------
@@ -35,13 +35,13 @@ def parse_ffi_name(path):
     Returns
     -------
     FFIName
-        `time` is the start as SPOC writes it (yyyydddhhmmss), or TICA's orbit and cadence; `source` is ``"spoc"`` or
+        `time` is the start time (yyyydddhhmmss) for SPOC, orbit and cadence for TICA; `source` is ``"spoc"`` or
         ``"tica"``.
 
     Raises
     ------
     ValueError
-        If the name is neither SPOC's nor TICA's.
+        If the name has neither the form of SPOC nor that of TICA (docs/facts.md §3).
     """
     name = PurePath(path).name
     extension = next((e for e in sorted(FFI_EXTENSIONS, key=len, reverse=True) if name.endswith(e)), None)
@@ -55,66 +55,66 @@ def parse_ffi_name(path):
     raise ValueError(
         f"{name!r} is not the name of a calibrated FFI; expected one like tess2020019135923-s0020-3-3-0165-s_ffic.fits "
         "(SPOC) or hlsp_tica_tess_ffi_s0027-o1-00116635-cam1-ccd1_tess_v01_img.fits (TICA), also .fits.gz or .fits.fz; "
-        "sector, camera and CCD are read off it, so keep the name the archive gave it"
+        "the name gives sector, camera and CCD: restore the one that the file has in the archive"
     )
 
 
 def check_detector(name, header):
-    """Refuse an FFI whose name and header disagree.
+    """Raise an error if the name and the header of an FFI disagree.
 
     Parameters
     ----------
     name : FFIName
     header : Mapping
-        Of the image: CAMERA and CCD (SPOC) or CAMNUM and CCDNUM (TICA).
+        Header of the image, with CAMERA and CCD (SPOC) or CAMNUM and CCDNUM (TICA).
 
     Raises
     ------
     ValueError
-        If the header is not of TESS, names no camera and CCD, or others than the file name.
+        If TELESCOP is not TESS, or camera or CCD are missing from the header or differ from those in the name.
     """
     telescope = str(header.get("TELESCOP", "TESS")).strip()
     if telescope.upper() != "TESS":
-        raise ValueError(f"{name.stem}: TELESCOP is {telescope!r}, so this is not a TESS image; check the file")
+        raise ValueError(f"{name.stem}: TELESCOP is {telescope!r}, so this is not a TESS image; give a TESS FFI")
     for word, keywords in (("camera", ("CAMERA", "CAMNUM")), ("ccd", ("CCD", "CCDNUM"))):
         keyword = next((k for k in keywords if k in header), None)
         if keyword is None:
             raise ValueError(
                 f"{name.stem}: the image header has neither {' nor '.join(keywords)}, so this is not a calibrated FFI; "
-                "fetch the file again"
+                "download the file again"
             )
         if str(header[keyword]).strip() != str(getattr(name, word)):
             raise ValueError(
                 f"{name.stem}: the file name says {word} {getattr(name, word)}, the header {keyword} = "
-                f"{header[keyword]}; one of them is wrong: restore the archive's name, or fetch the file again"
+                f"{header[keyword]}; restore the name that the file has in the archive, or download it again"
             )
 
 
 def science_region(header, shape):
-    """Science pixels of a full frame or of a cut-out.
+    """Find the science pixels of a whole FFI or of a cut-out.
 
     Parameters
     ----------
     header : Mapping
-        Of the image.
+        Header of the image.
     shape : tuple of int
         (ny, nx) of the image.
 
     Returns
     -------
     Region
-        In the image's own 0-based pixels.
+        In the 0-based pixels of the image itself.
 
     Raises
     ------
     ValueError
-        If the image holds no science pixel.
+        If the image contains no science pixel.
 
     Notes
     -----
-    Where a cut-out begins is told by its physical coordinates (CRPIX1P, CRVAL1P), or, where these were left as they
-    were in the full frame, by how far CRPIX is from SPOC's (1045, 1001). With neither the image is taken to be all
-    science, as TICA's trimmed images are.
+    The first pixel of a cut-out follows from its physical coordinates (CRPIX1P, CRVAL1P) or, where the cut-out keeps
+    those of the whole FFI, from the difference between its CRPIX and `CRPIX` (docs/facts.md §3). Where neither gives a
+    place on the FFI, all pixels are taken as science pixels, as in trimmed TICA images.
     """
     if tuple(shape) == FRAME_SHAPE:
         return SCIENCE
@@ -128,8 +128,8 @@ def science_region(header, shape):
     region = clip(Region(SCIENCE.x0 - x, SCIENCE.y0 - y, SCIENCE.x1 - x, SCIENCE.y1 - y), Region(0, 0, *shape[::-1]))
     if min(region.shape) <= 0:
         raise ValueError(
-            f"an image of {shape[1]} x {shape[0]} px that begins at FFI pixel ({x}, {y}) holds only collateral pixels, "
-            f"which see no sky; cut it out within x {SCIENCE.x0}..{SCIENCE.x1 - 1}, y {SCIENCE.y0}..{SCIENCE.y1 - 1}"
+            f"an image of {shape[1]} x {shape[0]} px that begins at FFI pixel ({x}, {y}) has only collateral pixels, "
+            f"which see no sky; cut out pixels of x {SCIENCE.x0}..{SCIENCE.x1 - 1}, y {SCIENCE.y0}..{SCIENCE.y1 - 1}"
         )
     return region
 
@@ -142,7 +142,7 @@ def _physical_origin(header):
 
 def _shifted_origin(header):
     shifts = [reference - header_number(header, f"CRPIX{axis}") for axis, reference in enumerate(CRPIX, 1)]
-    # A reference pixel fitted anew, as in a TICA header, is no whole number of pixels away.
+    # The reference pixel of another fit, as in TICA headers, differs by a fraction of a pixel.
     return tuple(round(s) for s in shifts) if all(math.isclose(s, round(s), abs_tol=1e-6) for s in shifts) else None
 
 

@@ -1,4 +1,4 @@
-"""Which skycells lie under an FFI, and which of them owns each pixel."""
+"""Footprint of an FFI on the tessellation: its skycells, and the owner of each pixel."""
 
 from typing import NamedTuple
 
@@ -13,35 +13,35 @@ from .skycell_table import SKYCELL_COLUMNS
 from .tangent import sky_positions
 from .tansip import region_to_vector
 
-ROWS = 128  # FFI rows at a time: their vectors, 6 MB, stay in the cache between the two kernels
+ROWS = 128  # FFI rows processed together: their 6 MB of vectors stay in the cache between the two kernels
 
 
 class Footprint(NamedTuple):
-    """The skycells of a region, and for each pixel (ny, nx) the index of its owner in `skycells`, -1 for none."""
+    """Skycells of a region, and for each pixel (ny, nx) the index of its owner in `skycells`, or -1."""
 
     region: Region
     owner: np.ndarray
     skycells: tuple
 
 
-def footprint(tansip, region, tessellation, science=SCIENCE):
-    """Find the owner of each science pixel: the skycell that owns its centre.
+def footprint_of(tansip, region, tessellation, science=SCIENCE):
+    """Find the owner of each science pixel, the skycell that owns the center of the pixel.
 
     Parameters
     ----------
     tansip : TanSip
         World coordinates of the FFI.
     region : Region
-        Pixels wanted.
+        Pixels of the FFI to process.
     tessellation : Tessellation
     science : Region, optional
-        The FFI's pixels that see the sky.
+        Science pixels of the FFI.
 
     Returns
     -------
     Footprint
-        `owner` is int32 of the region's shape, -1 off `science` and where PS1 has no skycell; `skycells` are sorted by
-        name, and none where PS1 has none.
+        `owner` is int32 with the shape of the region, -1 off `science` and where the tessellation has no skycell.
+        `skycells` are sorted by name; the tuple is empty where no pixel has an owner.
     """
     numbers = np.full(region.shape, -1, np.int64)
     found = np.zeros(tessellation.size, bool)
@@ -59,32 +59,33 @@ def footprint(tansip, region, tessellation, science=SCIENCE):
 
 def _by_name(tessellation, numbers):
     names = sorted((tessellation.name_of(number), number) for number in numbers)
-    # One longer than the ids, so that -1, no owner, finds the -1 at the end.
+    # The extra element at the end maps -1, no owner, to -1.
     index = np.full(tessellation.size + 1, -1, np.int32)
     for position, (_, number) in enumerate(names):
         index[number] = position
     return tuple(tessellation.skycell(name) for name, _ in names), index
 
 
-def projection_seam(found, reach_px):
-    """Pixels near the border of two projections.
+def projection_seam(footprint, reach_px):
+    """Mark the pixels near a border between two projections.
 
     Parameters
     ----------
-    found : Footprint
+    footprint : Footprint
     reach_px : float
-        How far the border may be along x or y [TESS px].
+        Largest distance of the border along x or y [TESS px].
 
     Returns
     -------
     ndarray of bool, shape (ny, nx)
-        True where a pixel owned by a skycell of another projection is within reach.
+        True where a pixel owned by a skycell of another projection is within this distance.
     """
-    if not found.skycells:
-        return np.zeros(found.owner.shape, bool)
+    if not footprint.skycells:
+        return np.zeros(footprint.owner.shape, bool)
     size = 2 * int(np.ceil(reach_px)) + 1
-    # The entry at the end serves the pixels without owner.
-    projections = np.array([int(skycell.projection) for skycell in found.skycells] + [-1], np.int16)[found.owner]
+    # The element at the end is for pixels without owner.
+    numbers = [int(skycell.projection) for skycell in footprint.skycells] + [-1]
+    projections = np.array(numbers, np.int16)[footprint.owner]
     owned = projections >= 0
     highest = ndimage.maximum_filter(projections, size)
     lowest = ndimage.minimum_filter(np.where(owned, projections, np.int16(np.iinfo(np.int16).max)), size)
@@ -92,7 +93,7 @@ def projection_seam(found, reach_px):
 
 
 def corners(skycell):
-    """Sky positions of a skycell's centre and corners.
+    """Return the sky positions of the center and the corners of a skycell.
 
     Parameters
     ----------
@@ -101,32 +102,32 @@ def corners(skycell):
     Returns
     -------
     ra, dec : ndarray of float64, shape (5,)
-        Degrees: the centre, then the outer corners of the image from the first pixel on, counter-clockwise in pixels.
+        Degrees: the center, then the outer corners of the image, counterclockwise in pixels from the first pixel.
     """
     return sky_positions(_frame(skycell) @ skycell_to_vector(skycell).T)
 
 
 def _frame(skycell):
     left, bottom, right, top = -0.5, -0.5, skycell.nx - 0.5, skycell.ny - 0.5
-    centre = ((left + right) / 2, (bottom + top) / 2)
-    points = [centre, (left, bottom), (right, bottom), (right, top), (left, top)]
+    center = ((left + right) / 2, (bottom + top) / 2)
+    points = [center, (left, bottom), (right, bottom), (right, top), (left, top)]
     return np.array([(*point, 1.0) for point in points])
 
 
-def neighbours(skycell, tessellation, margin):
-    """Skycells whose image reaches near another's.
+def neighbors(skycell, tessellation, margin):
+    """Find the skycells with images that come within a margin of the image of another skycell.
 
     Parameters
     ----------
     skycell : Skycell
     tessellation : Tessellation
     margin : float
-        How far beyond the edges of the skycell's image to look [its native px].
+        Distance beyond the edges of the image of `skycell` [its native px].
 
     Returns
     -------
     list of Skycell
-        Of the same and other projections, sorted by name, without `skycell` itself.
+        Sorted by name, of the same and of other projections, without `skycell` itself.
     """
     frame = shapely.box(-0.5 - margin, -0.5 - margin, skycell.nx - 0.5 + margin, skycell.ny - 0.5 + margin)
     reach = skycell_radius(skycell) * (1 + 2 * margin / min(skycell.nx, skycell.ny)) + tessellation.largest_radius
@@ -135,7 +136,7 @@ def neighbours(skycell, tessellation, margin):
     return [
         other
         for other in candidates
-        # Straight lines stay straight from one gnomonic plane to another, so the corners are enough.
+        # Straight lines remain straight from one gnomonic plane to another, so the corners suffice.
         if other.name != skycell.name and frame.intersects(shapely.Polygon(_corners_seen_from(to_pixel, other)))
     ]
 
@@ -145,27 +146,27 @@ def _corners_seen_from(to_pixel, other):
     return seen[:, :2] / seen[:, 2:]
 
 
-def skycell_rows(found):
-    """Table of a footprint's skycells.
+def skycell_rows(footprint):
+    """Return a table of the skycells of a footprint.
 
     Parameters
     ----------
-    found : Footprint
+    footprint : Footprint
 
     Returns
     -------
     pandas.DataFrame
-        One row a skycell: the columns a skycell catalogue needs, ``projection`` (with its leading zeros), ``x`` and
-        ``y`` (column and row in it), ``RA``, ``DEC`` of the centre and ``RA_Corner1`` .. ``DEC_Corner4`` [deg],
-        ``pixels`` (how many FFI pixels it owns) and ``x0``, ``y0``, ``x1``, ``y1``, the half-open box of FFI pixels
-        that holds them.
+        One row a skycell: the columns `SKYCELL_COLUMNS` of a skycell catalog, ``projection`` (with its leading zeros),
+        ``x`` and ``y`` (column and row in the projection), ``RA`` and ``DEC`` of the center and ``RA_Corner1`` to
+        ``DEC_Corner4`` [deg], ``pixels`` (the number of FFI pixels that it owns) and ``x0``, ``y0``, ``x1``, ``y1``:
+        the box of FFI pixels that contains them (x1 and y1 are the first beyond it).
     """
-    pixels = np.bincount(found.owner[found.owner >= 0], minlength=len(found.skycells))
-    boxes = ndimage.find_objects(found.owner + 1)
+    pixels = np.bincount(footprint.owner[footprint.owner >= 0], minlength=len(footprint.skycells))
+    boxes = ndimage.find_objects(footprint.owner + 1)
     return pd.DataFrame(
         [
-            _row(skycell, found.region, count, box)
-            for skycell, count, box in zip(found.skycells, pixels.tolist(), boxes, strict=True)
+            _row(skycell, footprint.region, count, box)
+            for skycell, count, box in zip(footprint.skycells, pixels.tolist(), boxes, strict=True)
         ],
         columns=[*SKYCELL_COLUMNS, *PLACE_COLUMNS],
     )

@@ -1,8 +1,8 @@
-"""PS1 pixel <-> TESS pixel.
+"""Mapping between the pixels of a skycell and the pixels of an FFI.
 
-From the plane of one gnomonic projection to that of another a straight line stays straight, so that the pixels of a
-skycell and the distortion-free pixels of an FFI are joined by one 3 x 3 matrix, exactly. What remains is the FFI's SIP
-polynomial: direct one way, an iteration the other way, done once for every node of a coarse grid.
+Two gnomonic projections differ by a homography: one 3 x 3 matrix takes the distortion-free pixels of an FFI to the
+pixels of a skycell, exactly. The SIP distortion of the FFI comes on top: a polynomial from TESS to PS1, an iteration
+from PS1 to TESS, which is run for the nodes of a coarse grid only.
 """
 
 import math
@@ -16,20 +16,21 @@ from .skycell import skycell_to_vector, vector_to_skycell
 from .tangent import matrix_product
 from .tansip import polynomial, row_polynomial, undistorted_to_pixel, undistorted_to_vector
 
-# Native px between nodes. TESS coordinates bend by 4e-5 px per px^2, so that straight lines between nodes 0.4 TESS px
-# apart are within 2e-6 px of them. Of an index map's pixels 3e-6 fall to a neighbour; with 64 it would be 1.02e-5.
+# Native px between nodes. The second derivatives of the mapping are up to 4e-5 per TESS px, so that positions between
+# nodes 0.4 TESS px apart are good to 2e-6 px. In an index map 3e-6 of the pixels get an adjacent one; with a step
+# of 64 px it would be 1.02e-5, above the 1e-5 that the tests allow.
 NODE_STEP = 32
 
 
 class NodeGrid(NamedTuple):
-    """TESS positions `x`, `y` [0-based px] at native pixels (i, j) * `NODE_STEP`, each of shape (rows, columns)."""
+    """TESS positions `x`, `y` [0-based px] at native pixels (i, j) * `NODE_STEP`; arrays of shape (rows, columns)."""
 
     x: np.ndarray
     y: np.ndarray
 
 
-class Positions(NamedTuple):
-    """Positions in a skycell, each array (ny, nx): 0-based native px, and the area of a TESS pixel [native px]."""
+class NativePositions(NamedTuple):
+    """0-based native positions and the area of a TESS pixel there [native px^2]; arrays of shape (ny, nx)."""
 
     px: np.ndarray
     py: np.ndarray
@@ -37,7 +38,7 @@ class Positions(NamedTuple):
 
 
 def homography(tansip, skycell):
-    """Matrix from distortion-free TESS pixels to the pixels of a skycell.
+    """Return the matrix from distortion-free TESS pixels to the pixels of a skycell.
 
     Parameters
     ----------
@@ -47,14 +48,14 @@ def homography(tansip, skycell):
     Returns
     -------
     ndarray of float64, shape (3, 3)
-        Takes (U, V, 1), U and V the SIP-corrected offset from CRPIX [TESS px], to (x w, y w, w), with x and y 0-based
-        native pixels and w positive in front of the skycell's plane. Exact.
+        Takes (U, V, 1), the SIP-corrected offset from CRPIX [TESS px], to (x w, y w, w), with x and y 0-based native
+        pixels and w positive where the projection of the skycell is defined. Exact.
     """
     return matrix_product(vector_to_skycell(skycell), undistorted_to_vector(tansip))
 
 
 def ps1_to_tess(tansip, skycell, x, y):
-    """TESS pixel positions of native pixel positions.
+    """Convert native pixel positions to TESS pixel positions.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ def ps1_to_tess(tansip, skycell, x, y):
     Returns
     -------
     tx, ty : ndarray of float64, shape (...)
-        0-based TESS pixels, by iteration to rounding error; NaN as `tansip.sky_to_pixel` says.
+        0-based TESS pixels, iterated to rounding error; NaN as in `tansip.sky_to_pixel`.
     """
     x, y = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float))
     plane = np.stack([x.ravel(), y.ravel(), np.ones(x.size)], axis=-1) @ _to_plane(tansip, skycell).T
@@ -79,7 +80,7 @@ def _to_plane(tansip, skycell):
 
 
 def ps1_to_tess_nodes(tansip, skycell):
-    """TESS positions on a coarse grid over a skycell.
+    """Compute TESS positions on a coarse grid over a skycell.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ def ps1_to_tess_nodes(tansip, skycell):
     Returns
     -------
     NodeGrid
-        From the first pixel of the skycell to its last, or up to `NODE_STEP` - 1 px beyond.
+        It covers the skycell from the first pixel to the last, and up to `NODE_STEP` - 1 px beyond.
     """
     rows = -(-(skycell.ny - 1) // NODE_STEP) + 1
     columns = -(-(skycell.nx - 1) // NODE_STEP) + 1
@@ -98,7 +99,7 @@ def ps1_to_tess_nodes(tansip, skycell):
 
 
 def interpolate(grid, px, py):
-    """TESS positions between the nodes of a grid.
+    """Interpolate TESS positions between the nodes of a grid.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ def interpolate(grid, px, py):
     Returns
     -------
     x, y : ndarray of float64, shape (...)
-        0-based TESS pixels, bilinear between the nodes.
+        0-based TESS pixels, interpolated bilinearly.
     """
     column, row = np.asarray(px) / NODE_STEP, np.asarray(py) / NODE_STEP
     i = np.clip(np.floor(column).astype(int), 0, grid.x.shape[1] - 2)
@@ -123,7 +124,7 @@ def interpolate(grid, px, py):
 
 
 def pixel_index_map(tansip, skycell, shape, science=SCIENCE):
-    """FFI pixel that sees each native pixel's centre.
+    """Return the FFI pixel that contains the center of each native pixel.
 
     Parameters
     ----------
@@ -132,12 +133,12 @@ def pixel_index_map(tansip, skycell, shape, science=SCIENCE):
     shape : tuple of int
         (ny, nx) of the FFI.
     science : Region, optional
-        Its pixels that see the sky.
+        Science pixels of the FFI.
 
     Returns
     -------
     ndarray of int32, shape (skycell.ny, skycell.nx)
-        y * nx + x of the FFI pixel, -1 where none of `science` does.
+        y * nx + x of the FFI pixel, or -1 where that is not in `science`.
     """
     grid = ps1_to_tess_nodes(tansip, skycell)
     index = np.empty((skycell.ny, skycell.nx), np.int32)
@@ -146,7 +147,7 @@ def pixel_index_map(tansip, skycell, shape, science=SCIENCE):
 
 
 def jacobian(tansip, skycell, x, y):
-    """How TESS positions change with native positions.
+    """Return the derivatives of TESS positions with respect to native positions.
 
     Parameters
     ----------
@@ -167,7 +168,7 @@ def jacobian(tansip, skycell, x, y):
 
 
 def pixel_scale(tansip, skycell):
-    """Size of a TESS pixel at the centre of a skycell.
+    """Return the size of a TESS pixel at the center of a skycell.
 
     Parameters
     ----------
@@ -177,14 +178,14 @@ def pixel_scale(tansip, skycell):
     Returns
     -------
     float
-        Side of a square of the same area [native px].
+        Side of the square of the same area [native px].
     """
-    centre = jacobian(tansip, skycell, (skycell.nx - 1) / 2, (skycell.ny - 1) / 2)
-    return 1 / math.sqrt(abs(np.linalg.det(centre)))
+    center = jacobian(tansip, skycell, (skycell.nx - 1) / 2, (skycell.ny - 1) / 2)
+    return 1 / math.sqrt(abs(np.linalg.det(center)))
 
 
 def plane_homography(skycell_from, skycell_to):
-    """Matrix from the native pixels of one skycell to those of another.
+    """Return the matrix from the native pixels of one skycell to those of another.
 
     Parameters
     ----------
@@ -193,31 +194,31 @@ def plane_homography(skycell_from, skycell_to):
     Returns
     -------
     ndarray of float64, shape (3, 3)
-        Takes (x, y, 1), 0-based, to (x w, y w, w) of the second, w positive in front of its plane. Exact: both planes
-        are gnomonic.
+        Takes (x, y, 1), 0-based, to (x w, y w, w) in the second, with w positive where its projection is defined.
+        Exact, since both projections are gnomonic.
     """
     return matrix_product(vector_to_skycell(skycell_to), skycell_to_vector(skycell_from))
 
 
 def native_positions(tansip, skycell, x, y, start, stop):
-    """Where a lattice of TESS positions is seen in a skycell.
+    """Convert a rectangular grid of TESS positions to native positions.
 
     Parameters
     ----------
     tansip : TanSip
     skycell : Skycell
     x, y : ndarray of float64, shapes (nx,), (ny,)
-        0-based TESS px of the lattice's columns and rows.
+        0-based TESS px of the columns and rows of the grid.
     start, stop : ndarray of int, shape (ny,)
-        The columns that are wanted in each row, half-open.
+        Range of columns to convert in each row; `stop` is the first one left out.
 
     Returns
     -------
-    Positions
-        Exact; NaN, and area 0, for columns that are not wanted.
+    NativePositions
+        Exact; NaN, with area 0, for the columns outside `start` to `stop`.
     """
     u, v = np.asarray(x, float) - (tansip.crpix1 - 1), np.asarray(y, float) - (tansip.crpix2 - 1)
-    result = Positions(*(np.full((len(v), len(u)), blank) for blank in (np.nan, np.nan, 0.0)))
+    result = NativePositions(*(np.full((len(v), len(u)), blank) for blank in (np.nan, np.nan, 0.0)))
     _fill_positions(result, (u, v, start, stop), tansip.a, tansip.b, homography(tansip, skycell))
     return result
 
@@ -243,8 +244,8 @@ def _native_position(u, v, a, b, matrix):
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill_positions(out, lattice, a, b, matrix):
-    us, vs, start, stop = lattice
+def _fill_positions(out, grid, a, b, matrix):
+    us, vs, start, stop = grid
     terms = len(a)
     h00, h01, h02 = matrix[0]
     h10, h11, h12 = matrix[1]
@@ -283,9 +284,9 @@ def _fill_index(index, nodes_x, nodes_y, width, science):
         t = (py - row * NODE_STEP) / NODE_STEP
         for column in range(nodes_x.shape[1] - 1):
             start = column * NODE_STEP
-            # The last pixel may lie on the last nodes themselves.
+            # The last pixel can coincide with the last nodes.
             stop = start + NODE_STEP if column < nodes_x.shape[1] - 2 else nx
-            # Half a pixel on, so that a pixel is the square between whole numbers.
+            # With 0.5 added, the whole part of a position is the index of its pixel.
             x0 = (1 - t) * nodes_x[row, column] + t * nodes_x[row + 1, column] + 0.5
             y0 = (1 - t) * nodes_y[row, column] + t * nodes_y[row + 1, column] + 0.5
             x1 = (1 - t) * nodes_x[row, column + 1] + t * nodes_x[row + 1, column + 1] + 0.5
@@ -298,8 +299,8 @@ def _fill_index(index, nodes_x, nodes_y, width, science):
                 and min(y0, y1) >= science[1]
                 and max(y0, y1) < science[3]
             ):
-                # No coordinate is negative here, so that cutting off the fraction is the floor; and with 32-bit
-                # integers and no branch the compiler turns this loop, nearly all of the work, into vector instructions.
+                # Coordinates are positive here, so that truncation is the floor. The compiler vectorizes this loop,
+                # nearly all of the work, because its integers have 32 bits and it has no branch.
                 for i in range(stop - start):
                     line[i] = np.int32(y0 + i * slope_y) * width + np.int32(x0 + i * slope_x)
             else:
@@ -310,6 +311,6 @@ def _fill_index(index, nodes_x, nodes_y, width, science):
 def _fill_border(line, x0, y0, slope_x, slope_y, width, science):
     for i in range(len(line)):
         x, y = x0 + i * slope_x, y0 + i * slope_y
-        # False for NaN too, where the skycell is beyond the reach of the FFI's polynomial.
+        # False for NaN too, which marks positions beyond `tansip.MAX_SEPARATION`.
         seen = science[0] <= x < science[2] and science[1] <= y < science[3]
         line[i] = np.int32(y) * width + np.int32(x) if seen else np.int32(-1)

@@ -1,11 +1,11 @@
-"""Rectangles of FFI pixels."""
+"""Rectangular regions of FFI pixels."""
 
 import re
 from typing import NamedTuple
 
 
 class Region(NamedTuple):
-    """A rectangle of FFI pixels, half-open and 0-based; its text is a label for folders."""
+    """Rectangle of FFI pixels, 0-based; x1 and y1 are the first pixels beyond it. ``str`` gives a label for folders."""
 
     x0: int
     y0: int
@@ -14,19 +14,19 @@ class Region(NamedTuple):
 
     @property
     def shape(self):
-        """Rows and columns (ny, nx)."""
+        """Number of rows and columns (ny, nx)."""
         return self.y1 - self.y0, self.x1 - self.x0
 
     def __str__(self):
-        """Label that no other region has."""
+        """Return a label unique to the region."""
         return f"x{self.x0}-{self.x1}_y{self.y0}-{self.y1}"
 
 
-SCIENCE = Region(44, 0, 2092, 2048)
+SCIENCE = Region(44, 0, 2092, 2048)  # of a whole FFI; the other pixels see no sky (docs/facts.md §3)
 
 
 def clip(region, bounds):
-    """Part of a region within bounds.
+    """Intersect a region with bounds.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def clip(region, bounds):
     Returns
     -------
     Region
-        With no or a negative shape where they do not meet.
+        Empty where they do not meet: an element of its shape is then zero or negative.
     """
     return Region(
         max(region.x0, bounds.x0), max(region.y0, bounds.y0), min(region.x1, bounds.x1), min(region.y1, bounds.y1)
@@ -43,12 +43,12 @@ def clip(region, bounds):
 
 
 def parse_region(text):
-    """Read a region as users write it.
+    """Parse a region given as text.
 
     Parameters
     ----------
     text : str
-        ``"x0,y0,x1,y1"``, 0-based FFI pixels, half-open.
+        ``"x0,y0,x1,y1"`` in 0-based FFI pixels; x1 and y1 are the first beyond the region.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def parse_region(text):
     Raises
     ------
     ValueError
-        If it is not four whole numbers with x0 < x1 and y0 < y1.
+        If `text` is not four whole numbers with x0 < x1 and y0 < y1.
     """
     parts = [part.strip() for part in str(text).split(",")]
     if len(parts) != 4 or not all(re.fullmatch(r"\d{1,6}", part, re.ASCII) for part in parts):
@@ -65,13 +65,14 @@ def parse_region(text):
     region = Region(*map(int, parts))
     if min(region.shape) <= 0:
         raise ValueError(
-            f"region {text!r} is empty: x0,y0 is its first pixel and x1,y1 the first beyond it, so x1 > x0 and y1 > y0"
+            f"region {text!r} is empty: x1 must be greater than x0, and y1 greater than y0 (x0,y0 is its first pixel, "
+            "x1,y1 the first beyond it)"
         )
     return region
 
 
 def check_region(region, shape, science=SCIENCE):
-    """Refuse a region that an image does not have, or that sees no sky.
+    """Raise an error if a region is not inside an image, or sees no sky.
 
     Parameters
     ----------
@@ -79,11 +80,12 @@ def check_region(region, shape, science=SCIENCE):
     shape : tuple of int
         (ny, nx) of the image.
     science : Region, optional
-        Its science pixels.
+        Science pixels of the image.
 
     Raises
     ------
     ValueError
+        If the region extends beyond the image or contains no science pixel.
     """
     ny, nx = shape
     if region.x0 < 0 or region.y0 < 0 or region.x1 > nx or region.y1 > ny:
@@ -93,5 +95,6 @@ def check_region(region, shape, science=SCIENCE):
         )
     if min(clip(region, science).shape) <= 0:
         raise ValueError(
-            f"region {','.join(map(str, region))} holds no science pixel; these are {','.join(map(str, science))}"
+            f"region {','.join(map(str, region))} contains no science pixel; "
+            f"choose one that overlaps {','.join(map(str, science))}"
         )

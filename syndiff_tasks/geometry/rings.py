@@ -21,11 +21,11 @@ from .skycell import (
 from .tangent import chord, unit_vectors
 from .tessellation import Tessellation
 
-CDELT = float(np.float32(0.25 / 3600))  # [deg] as real headers have it
+CDELT = float(np.float32(0.25 / 3600))  # [deg], in single precision as in real headers (docs/facts.md §1)
 
 
 class Ring(NamedTuple):
-    """One row of the ring table: all projections centred on one declination [deg, native px]."""
+    """Row of the ring table: the projections centered on one declination. Angles [deg], sizes [native px]."""
 
     first: int
     count: int
@@ -38,8 +38,8 @@ class Ring(NamedTuple):
     crpix2: float
 
 
-# Zones 15 to 45 of the survey's own table (PROJCELL, NBAND, DEC, DEC_MIN, DEC_MAX, XCELL, YCELL, CRPIX1, CRPIX2); the
-# two rings south of them were never observed.
+# Zones 15 to 45 of the table published by PS1 (docs/facts.md §1): PROJCELL, NBAND, DEC, DEC_MIN, DEC_MAX, XCELL, YCELL,
+# CRPIX1, CRPIX2. The two rings south of them were not observed.
 RINGS = tuple(
     Ring(*row)
     for row in (
@@ -80,9 +80,9 @@ FIRST_PROJECTION = RINGS[0].first
 LAST_PROJECTION = RINGS[-1].first
 
 
-@functools.lru_cache(maxsize=65536)  # shared by the thousands of FFIs of a sector, and asked for again and again
+@functools.lru_cache(maxsize=65536)  # the thousands of FFIs of a sector use the same skycells
 def ring_skycell(projection, cell):
-    """Skycell of the survey's tessellation, computed from the ring table.
+    """Compute a skycell of rings.v3 from the ring table.
 
     Parameters
     ----------
@@ -96,12 +96,12 @@ def ring_skycell(projection, cell):
     Raises
     ------
     ValueError
-        If the survey has no such skycell.
+        If rings.v3 has no such skycell.
 
     Notes
     -----
-    The reference right ascension is a product in single precision because the survey's own program computes it so; in
-    double precision it is off by up to 0.087 arcsec (facts.md section 1).
+    The reference right ascension is computed in single precision, as PS1 did; in double precision it differs by up to
+    0.087 arcsec (docs/facts.md §1).
     """
     name = f"skycell.{projection:04d}.{cell:03d}"
     if not (FIRST_PROJECTION <= projection <= LAST_PROJECTION and 0 <= cell < GRID * GRID):
@@ -133,11 +133,12 @@ def _ring_of(projection):
 
 
 class RingsV3(Tessellation):
-    """The survey's tessellation rings.v3; an id is 100 times the projection plus the cell.
+    """Tessellation rings.v3; an id is 100 times the projection plus the cell.
 
-    The owner is found by the survey's rule: the ring that holds the declination, on it the projection nearest in right
-    ascension, in its plane the skycell whose core, 240 px inside its image, holds the position. In the slivers between
-    the rings that no such core holds, it is the skycell of this or a neighbouring projection that goes on furthest.
+    PS1 defines the owner of a position by the ring that contains its declination, on it the projection nearest in right
+    ascension, and in its tangent plane the skycell with the position in its core, 240 px inside the edge of the image
+    (docs/facts.md §1). The cores of adjacent rings leave narrow gaps. There the owner is the skycell, of this
+    projection or an adjacent one, with its core nearest to the position.
     """
 
     size = (LAST_PROJECTION + 1) * GRID * GRID
@@ -153,7 +154,7 @@ class RingsV3(Tessellation):
 
     @staticmethod
     def _projection_walls(number):
-        # Normals, pointing inwards, of the two meridians that bound a projection; the single one of the pole has none.
+        # Inward normals of the two meridians that bound a projection. The polar projection has none.
         ring = _ring_of(number)
         if ring.count == 1:
             return 0.0, 0.0, 0.0, 0.0
@@ -162,7 +163,7 @@ class RingsV3(Tessellation):
 
     @staticmethod
     def _grid_matrix(number):
-        # Skycell 0 starts the projection's pixel grid; half an overlap further starts the first core. Unit: cores.
+        # The pixel grid of the projection begins at skycell 0, and its first core half an overlap later. Unit: cores.
         first = ring_skycell(number, 0)
         to_cores = np.diag([1 / (first.nx - OVERLAP), 1 / (first.ny - OVERLAP), 1])
         to_cores[:2, 2] = np.diag(to_cores)[:2] * (0.5 - OVERLAP / 2)
@@ -182,7 +183,7 @@ class RingsV3(Tessellation):
         return _ring_owners(vectors, self._edges, self._counts, self._firsts, self._walls, self._to_grid)
 
     def margin(self, skycell):
-        """See `Tessellation.margin`; it is less than the usual around Dec 87.97, where the last two rings meet."""
+        """See `Tessellation.margin`; it is less than `MARGIN` near Dec 87.97, where the last two rings meet."""
         return _margin_near_pole(skycell) if _ring_of(int(skycell.projection)) in RINGS[-2:] else MARGIN
 
     @functools.cached_property
@@ -192,7 +193,7 @@ class RingsV3(Tessellation):
 
     def near(self, vector, angle):
         """See `Tessellation.near`."""
-        # No centre of a skycell lies further than 3.2 degrees from the middle of its projection.
+        # Centers of skycells are at most 3.2 degrees from the center of their projection.
         indices = self._projections.query_ball_point(vector, chord(angle + 3.2))
         skycells = (ring_skycell(FIRST_PROJECTION + i, cell) for i in sorted(indices) for cell in range(GRID * GRID))
         return [skycell for skycell in skycells if skycell_center(skycell) @ vector >= math.cos(math.radians(angle))]
@@ -200,7 +201,7 @@ class RingsV3(Tessellation):
 
 @functools.cache
 def _margin_near_pole(skycell):
-    # On a lattice of 16 px about the core, as far out as the survey's rule gives sky to a skycell (450 px).
+    # On a grid of 16 px around the core, out to 480 px: the owner rule gives a skycell sky up to 450 px beyond it.
     step, beyond, sliver = 16, 480, 31
     x, y = np.meshgrid(np.arange(-beyond, skycell.nx + beyond, step), np.arange(-beyond, skycell.ny + beyond, step))
     inside = np.minimum(np.minimum(x, skycell.nx - 1 - x), np.minimum(y, skycell.ny - 1 - y))
@@ -215,7 +216,7 @@ def _margin_near_pole(skycell):
 
 @functools.cache
 def rings_v3():
-    """Tessellation of the survey, all 200,900 skycells.
+    """Return the tessellation rings.v3, with all 200,900 skycells.
 
     Returns
     -------
@@ -230,7 +231,7 @@ def _ring_owners(vectors, edges, counts, firsts, walls, to_grid):
     ring, projection, column, row = 0, 0, -1.0, -1.0
     for n in range(len(vectors)):
         x, y, z = vectors[n, 0], vectors[n, 1], vectors[n, 2]
-        # Most positions lie in the same core as the one before them, which three comparisons of products tell.
+        # Most positions are in the same core as the previous one, which a few products show.
         if _in_projection(x, y, z, edges, ring, walls[projection]):
             grid = to_grid[projection]
             w = grid[2, 0] * x + grid[2, 1] * y + grid[2, 2] * z
@@ -241,7 +242,7 @@ def _ring_owners(vectors, edges, counts, firsts, walls, to_grid):
                 continue
         column = -1.0
         found = np.searchsorted(edges, z, side="right") - 1
-        # A NaN sorts last; it has no owner either.
+        # NaN sorts last and has no owner.
         if found < 0 or math.isnan(z):
             owners[n] = -1
             continue
@@ -278,22 +279,22 @@ def _grid_position(matrix, x, y, z):
 
 @numba.njit(cache=True, nogil=True)
 def _outside_cores(x, y, z, ring, counts, firsts, to_grid):
-    # The cores of a projection leave slivers of its ring uncovered, some 30 px wide, and 450 px about the pole, where
-    # the image itself ends after 240 px: a neighbour may have more to give. (At Dec 87.97 and RA 0 or 180 no image
-    # reaches a patch of 200 px: its owner is the nearest, and coverage tells.)
+    # The cores of a projection leave gaps in its ring, some 30 px wide, and 450 px near the pole, where the image ends
+    # after 240 px: the image of an adjacent projection may extend farther. (At Dec 87.97 and RA 0 or 180 no image
+    # covers a patch of 200 px. Its owner is the nearest skycell, and the coverage of the template shows the hole.)
     owner, deepest = -1, -math.inf
     for other in range(max(ring - 1, 0), min(ring + 2, len(counts))):
         nearest = _nearest_projection(x, y, counts[other], firsts[other]) - firsts[other]
         for step in range(-1, 2):
             projection = firsts[other] + (nearest + step) % counts[other]
             matrix = to_grid[projection]
-            # A far projection, the neighbour where a ring has few, may lie behind the plane.
+            # In a ring with few projections an adjacent one can be behind the plane of projection.
             if matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z < 0.5:
                 continue
             gx, gy = _grid_position(matrix, x, y, z)
             column = min(max(math.floor(gx), 0.0), GRID - 1.0)
             row = min(max(math.floor(gy), 0.0), GRID - 1.0)
-            # In cores, not px: these differ by 4 % from ring to ring, as much as the px differ from those on the sky.
+            # In units of cores: their sizes differ by 4 % from ring to ring, as much as the scale in the plane varies.
             inside = min(gx - column, column + 1 - gx, gy - row, row + 1 - gy)
             if inside > deepest:
                 deepest = inside

@@ -1,7 +1,7 @@
 """A PS1 skycell: its name, its size and its TAN world coordinates.
 
-Positions are ICRS = FK5/J2000 here: PS1 labels its images FK5, but its astrometry is tied to catalogs in the ICRS. The
-two frames differ by some 20 mas, 0.001 TESS pixels.
+ICRS and FK5 are treated as one frame: PS1 labels its images FK5, but its astrometry is tied to catalogs in the ICRS.
+The frames differ by some 20 mas, 0.001 TESS pixels (docs/facts.md §1).
 """
 
 import math
@@ -13,14 +13,14 @@ from astropy.wcs import WCS
 
 from .tangent import LONPOLE, matrix_product, pixel_to_plane, plane_to_pixel, tangent_frame
 
-OVERLAP = 480  # native px by which neighbouring skycells of a projection overlap (facts.md section 1)
-GRID = 10  # skycells along each axis of a projection
-MARGIN = OVERLAP / 2  # native px by which an image goes on beyond the core that it owns, on each side
+OVERLAP = 480  # [native px] of neighboring skycells of a projection (docs/facts.md §1)
+GRID = 10  # skycells along each axis of a projection (docs/facts.md §1)
+MARGIN = OVERLAP / 2  # [native px] between the core of a skycell and the edge of its image, on each side
 NAME = re.compile(r"skycell\.(\d{4})\.0(\d{2})", re.ASCII)
 
 
 class Skycell(NamedTuple):
-    """One PS1 skycell and its TAN world coordinates, as FITS writes them (`crpix` 1-based, angles in degrees)."""
+    """Name, size [px] and TAN world coordinates of a skycell, as in FITS: CRPIX 1-based, angles [deg]."""
 
     name: str
     nx: int
@@ -43,18 +43,18 @@ class Skycell(NamedTuple):
 
     @property
     def cell(self):
-        """Number of the skycell in its projection, 0..99."""
+        """Number of the skycell within its projection, 0..99."""
         return int(self.name[13:])
 
     @property
     def corner(self):
-        """Index (gx, gy) of the first pixel in the pixel grid that the whole projection shares."""
+        """Position (gx, gy) of its first pixel in the pixel grid shared by all skycells of the projection."""
         row, column = divmod(self.cell, GRID)
         return column * (self.nx - OVERLAP), row * (self.ny - OVERLAP)
 
 
 def parse_skycell_name(text):
-    """Split the name of a skycell.
+    """Parse the name of a skycell.
 
     Parameters
     ----------
@@ -73,14 +73,14 @@ def parse_skycell_name(text):
     match = NAME.fullmatch(str(text))
     if not match:
         raise ValueError(
-            f"{text!r} is not the name of a skycell; write it as skycell.PPPP.CCC with all its zeros and CCC from 000 "
+            f"{text!r} is not the name of a skycell; write it as skycell.PPPP.CCC with leading zeros and CCC from 000 "
             "to 099, for example skycell.0812.050"
         )
     return int(match[1]), int(match[2])
 
 
 def skycell_keywords(skycell):
-    """FITS world coordinate keywords of a skycell.
+    """Return the FITS world coordinate keywords of a skycell.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def skycell_keywords(skycell):
     Returns
     -------
     dict
-        Keyword to value, LONPOLE and LATPOLE included: see `LONPOLE`.
+        Keyword to value, with LONPOLE and LATPOLE: see `tangent.LONPOLE`.
     """
     return {
         "WCSAXES": 2,
@@ -115,7 +115,7 @@ def skycell_keywords(skycell):
 
 
 def skycell_wcs(skycell):
-    """World coordinates of a skycell for astropy.
+    """Return the world coordinates of a skycell as an astropy object.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def skycell_wcs(skycell):
 
 
 def skycell_cd(skycell):
-    """CD matrix of a skycell.
+    """Return the CD matrix of a skycell.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def skycell_cd(skycell):
 
 
 def skycell_to_vector(skycell):
-    """Matrix from the pixels of a skycell to the sky.
+    """Return the matrix from the pixels of a skycell to the sky.
 
     Parameters
     ----------
@@ -160,14 +160,14 @@ def skycell_to_vector(skycell):
     Returns
     -------
     ndarray of float64, shape (3, 3)
-        Takes (x, y, 1), 0-based, to a vector along the sky position.
+        Takes (x, y, 1), 0-based, to a vector towards the sky position.
     """
     frame = tangent_frame(skycell.crval1, skycell.crval2)
     return matrix_product(frame.T, pixel_to_plane(skycell_cd(skycell), skycell.crpix1, skycell.crpix2))
 
 
 def vector_to_skycell(skycell):
-    """Matrix from the sky to the pixels of a skycell.
+    """Return the matrix from the sky to the pixels of a skycell.
 
     Parameters
     ----------
@@ -176,15 +176,15 @@ def vector_to_skycell(skycell):
     Returns
     -------
     ndarray of float64, shape (3, 3)
-        Takes a vector to (x w, y w, w), x and y 0-based; w is positive in the hemisphere about the reference position
-        and the projection means nothing elsewhere.
+        Takes a vector to (x w, y w, w), x and y 0-based. The projection is defined where w is positive, the hemisphere
+        about the reference position.
     """
     to_pixel = plane_to_pixel(skycell_cd(skycell), skycell.crpix1, skycell.crpix2)
     return matrix_product(to_pixel, tangent_frame(skycell.crval1, skycell.crval2))
 
 
 def skycell_center(skycell):
-    """Vector to the centre of a skycell's image.
+    """Return the unit vector towards the center of the image of a skycell.
 
     Parameters
     ----------
@@ -193,14 +193,13 @@ def skycell_center(skycell):
     Returns
     -------
     ndarray of float64, shape (3,)
-        Of length one.
     """
     vector = skycell_to_vector(skycell) @ ((skycell.nx - 1) / 2, (skycell.ny - 1) / 2, 1)
     return vector / np.linalg.norm(vector)
 
 
 def skycell_radius(skycell):
-    """Angle from the centre of a skycell to its corners.
+    """Return the angle from the center of a skycell to its corners.
 
     Parameters
     ----------
@@ -209,7 +208,7 @@ def skycell_radius(skycell):
     Returns
     -------
     float
-        Degrees. Measured in the projection plane, where it is never smaller than on the sky.
+        Degrees, measured in the projection plane, where it is never smaller than on the sky.
     """
     cd = skycell_cd(skycell)
     return max(math.hypot(*(cd @ (skycell.nx / 2, sign * skycell.ny / 2))) for sign in (-1, 1))

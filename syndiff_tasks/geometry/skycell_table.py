@@ -1,4 +1,4 @@
-"""A tessellation from a user's own table of skycells, in place of the PS1 tessellation."""
+"""Tessellation given by a user's table of skycells, in place of rings.v3."""
 
 import math
 
@@ -18,7 +18,7 @@ SKYCELL_COLUMNS = (
 
 
 class SkycellTable(Tessellation):
-    """Skycells of a user's table; an id is the row. The owner is the skycell in which the position lies deepest."""
+    """Skycells of a user's table; an id is the row. The owner is the skycell with the position deepest inside it."""
 
     def __init__(self, skycells):
         self._skycells = tuple(skycells)
@@ -33,7 +33,7 @@ class SkycellTable(Tessellation):
     def skycell(self, name):
         """See `Tessellation.skycell`."""
         if name not in self._index:
-            raise ValueError(f"{name!r} is not in the skycell catalogue of {self.size} rows; add it, or check the name")
+            raise ValueError(f"{name!r} is not in the skycell catalog of {self.size} rows; add it, or correct the name")
         return self._skycells[self._index[name]]
 
     def name_of(self, number):
@@ -45,12 +45,12 @@ class SkycellTable(Tessellation):
         vectors = np.ascontiguousarray(vectors, np.float64)
         if not len(vectors):
             return np.empty(0, np.int64)
-        # Positions in one small cube of space share their candidates, so that the tree is asked once a cube.
+        # Positions in the same small cube share their candidates: one query of the tree a cube.
         side = chord(self.largest_radius) / 2
         cubes, cube_of = np.unique(_cube_keys(vectors, side), return_inverse=True)
         first_of = np.zeros(len(cubes), np.int64)
         first_of[cube_of] = np.arange(len(vectors))
-        # Any position of the cube is at most its diagonal from this one.
+        # All positions in the cube are within its diagonal of this one.
         reach = chord(self.largest_radius) + math.sqrt(3) * side
         candidates = self._centres.query_ball_point(vectors[first_of], reach, return_sorted=True)
         starts = np.cumsum([0, *map(len, candidates)])
@@ -64,12 +64,12 @@ class SkycellTable(Tessellation):
 
 
 def tessellation_from_table(table):
-    """Tessellation of a user's own table.
+    """Return the tessellation given by a user's table.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        One row a skycell with the columns `SKYCELL_COLUMNS`; others are left alone.
+        One row a skycell, with the columns `SKYCELL_COLUMNS`; other columns are ignored.
 
     Returns
     -------
@@ -78,16 +78,17 @@ def tessellation_from_table(table):
     Raises
     ------
     ValueError
-        If a column is missing, a cell is not a number, a name is malformed or stands twice, or a skycell has no size.
+        If a column is missing, a value is not a finite number, a name is malformed or occurs twice, or the size,
+        position or matrix of a skycell is not valid.
     """
     missing = [name for name in SKYCELL_COLUMNS if name not in table.columns]
     if missing:
         raise ValueError(
-            f"the skycell catalogue has no column {', '.join(missing)}; it needs {', '.join(SKYCELL_COLUMNS)}, "
+            f"the skycell catalog has no column {', '.join(missing)}; it needs {', '.join(SKYCELL_COLUMNS)}, "
             f"and has {', '.join(map(str, table.columns))}"
         )
     if table.empty:
-        raise ValueError("the skycell catalogue has no rows; give it one row a skycell")
+        raise ValueError("the skycell catalog has no rows; give it one for each skycell")
     numbers = [_numbers(table, name) for name in SKYCELL_COLUMNS[1:]]
     skycells = [
         _skycell_of_row(row, name, cells)
@@ -95,20 +96,20 @@ def tessellation_from_table(table):
     ]
     twice = table["NAME"][table["NAME"].duplicated()]
     if len(twice):
-        raise ValueError(f"the skycell catalogue has {twice.iloc[0]} twice; keep one row for each skycell")
+        raise ValueError(f"the skycell catalog has {twice.iloc[0]} twice; keep one row for each skycell")
     return SkycellTable(skycells)
 
 
 def _numbers(table, name):
-    # Booleans count as numbers for pandas; in a coordinate they are a sign of a broken table.
+    # pandas accepts booleans as numbers; as coordinates they are errors.
     column = table[name]
     values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     bad = ~np.isfinite(values) | column.map(lambda cell: isinstance(cell, (bool, np.bool_))).to_numpy(bool)
     if bad.any():
         row = int(np.argmax(bad))
         raise ValueError(
-            f"row {row} of the skycell catalogue has {name} = {str(column.iloc[row])[:40]!r}, which is not a finite "
-            "number; correct the cell"
+            f"row {row} of the skycell catalog has {name} = {str(column.iloc[row])[:40]!r}, which is not a finite "
+            "number; correct it"
         )
     return values.tolist()
 
@@ -118,21 +119,23 @@ def _skycell_of_row(row, name, cells):
     skycell = Skycell(name, int(cells[0]), int(cells[1]), *cells[2:])
     if skycell.nx != cells[0] or skycell.ny != cells[1] or min(skycell.nx, skycell.ny) <= OVERLAP:
         raise ValueError(
-            f"row {row} of the skycell catalogue, {name}, has NAXIS1, NAXIS2 = {cells[0]:g}, {cells[1]:g}; they must "
+            f"row {row} of the skycell catalog, {name}, has NAXIS1, NAXIS2 = {cells[0]:g}, {cells[1]:g}; they must "
             f"be whole numbers above the {OVERLAP} px by which skycells overlap"
         )
     if not -90 <= skycell.crval2 <= 90:
-        raise ValueError(f"row {row} of the skycell catalogue, {name}, has CRVAL2 = {skycell.crval2}, no declination")
+        raise ValueError(
+            f"row {row} of the skycell catalog, {name}, has CRVAL2 = {skycell.crval2}; a declination is from -90 to 90"
+        )
     if not abs(np.linalg.det(skycell_cd(skycell))) > 0:
         raise ValueError(
-            f"row {row} of the skycell catalogue, {name}, has a singular matrix of CDELT and PC, so its pixels have no "
-            "area; correct these columns"
+            f"row {row} of the skycell catalog, {name}, has a singular matrix of CDELT and PC, so that its pixels "
+            "have no area; correct these columns"
         )
     return skycell
 
 
 def _cube_keys(vectors, side):
-    # Coordinates lie in [-1, 1], so each index needs 1 + 2/side values.
+    # Coordinates are in [-1, 1], so each index has 1 + 2/side values.
     indices = np.floor((vectors + 1) / side).astype(np.int64)
     base = int(2 / side) + 2
     return (indices[:, 0] * base + indices[:, 1]) * base + indices[:, 2]

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-LONPOLE = 180.0  # the FITS default would be 0 for the polar projection, which turns it by 180 degrees
+LONPOLE = 180.0  # [deg]; the FITS default at CRVAL2 = 90, the polar projection cell, is 0, half a turn away
 
 
 def unit_vectors(ra, dec):
@@ -24,7 +24,7 @@ def unit_vectors(ra, dec):
 
 
 def sky_positions(vectors):
-    """Sky positions of vectors of any length.
+    """Convert vectors of any length to sky positions.
 
     Parameters
     ----------
@@ -37,19 +37,19 @@ def sky_positions(vectors):
     """
     x, y, z = np.moveaxis(np.asarray(vectors, float), -1, 0)
     ra = np.degrees(np.arctan2(y, x)) % 360
-    # A tiny negative angle is rounded up to 360 itself by the remainder.
+    # The remainder of a tiny negative angle rounds to 360 itself.
     return np.where(ra >= 360, 0.0, ra), np.degrees(np.arctan2(z, np.hypot(x, y)))
 
 
 def tangent_frame(ra, dec, lonpole=LONPOLE):
-    """Axes of the gnomonic projection about a sky position.
+    """Return the axes of the gnomonic projection about a sky position.
 
     Parameters
     ----------
     ra, dec : float
         Reference position CRVAL [deg].
     lonpole : float, optional
-        LONPOLE [deg]; 180 means that the second axis points north.
+        LONPOLE [deg]; with 180 the second axis points north.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def tangent_frame(ra, dec, lonpole=LONPOLE):
 
     Notes
     -----
-    Calabretta & Greisen 2002, A&A 395, 1077, equations 2, 12, 13 and 54 for the TAN projection.
+    Calabretta & Greisen 2002, A&A 395, 1077, equations 2, 12, 13 and 54, for the TAN projection.
     """
     sin_ra, cos_ra = math.sin(math.radians(ra)), math.cos(math.radians(ra))
     sin_dec, cos_dec = math.sin(math.radians(dec)), math.cos(math.radians(dec))
@@ -72,7 +72,7 @@ def tangent_frame(ra, dec, lonpole=LONPOLE):
 
 
 def pixel_to_plane(cd, crpix1, crpix2):
-    """Matrix from pixels to the projection plane.
+    """Return the matrix from pixels to the projection plane.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def pixel_to_plane(cd, crpix1, crpix2):
 
 
 def plane_to_pixel(cd, crpix1, crpix2):
-    """Matrix from the projection plane to pixels, the inverse of `pixel_to_plane`.
+    """Return the matrix from the projection plane to pixels, the inverse of `pixel_to_plane`.
 
     Parameters
     ----------
@@ -112,9 +112,10 @@ def plane_to_pixel(cd, crpix1, crpix2):
 
 
 def matrix_product(left, right):
-    """Product of two matrices whose last bit does not depend on the processor, as a library of linear algebra's does.
+    """Multiply two matrices with a result that does not depend on the processor.
 
-    Templates are to be the same to the last bit on every host, and all that they know of the sky goes through these.
+    Templates are identical to the last bit on every host. BLAS, which ``@`` calls, sums in an order that depends on the
+    processor, and all coordinates pass through these products.
 
     Parameters
     ----------
@@ -128,12 +129,12 @@ def matrix_product(left, right):
 
 
 def chord(angle):
-    """Length of the straight line between two unit vectors.
+    """Return the distance between two unit vectors.
 
     Parameters
     ----------
     angle : float
-        Angle between them [deg]; more than 180 counts as 180.
+        Angle between them [deg]; more than 180 is taken as 180.
 
     Returns
     -------

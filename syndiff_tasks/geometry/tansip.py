@@ -1,7 +1,7 @@
 """TAN-SIP world coordinates of an FFI.
 
-They are evaluated for whole images at once and inverted by iteration: the inverse polynomials in real headers are wrong
-by up to 0.26 px (docs/facts.md, TESS FFIs).
+Positions are computed for whole images at once. The distortion is inverted by iteration, because the inverse
+polynomials of real headers are wrong by up to 0.26 px (docs/facts.md §3).
 """
 
 import math
@@ -16,16 +16,17 @@ from .ffi import header_number, science_region
 from .region import SCIENCE, Region, clip
 from .tangent import matrix_product, pixel_to_plane, sky_positions, tangent_frame, unit_vectors
 
-# The corners of a CCD lie 8.5 degrees from its middle; SIP is a fit to the chip and means nothing far beyond it.
+# The corners of a CCD are 8.5 degrees from its center. SIP is fitted on the CCD and meaningless far beyond it.
 MAX_SEPARATION = 12.0  # [deg]
-MAX_ORDER = 9  # of SIP polynomials (Shupe et al. 2005, ASPC 347, 491)
-SCALE_LIMITS = (1.0, 60.0)  # [arcsec/px] a TESS pixel has 20.5, an oversampled template less; PS1 has 0.25
+MAX_ORDER = 9  # of SIP polynomials (Shupe et al. 2005, ASP Conf. Ser. 347, 491)
+SCALE_LIMITS = (1.0, 60.0)  # [arcsec/px]: TESS has 20.5 (docs/facts.md §3), an oversampled template less, PS1 0.25
+CURE = "use another FFI of the same sector, camera and CCD"
 NEWTON_STEPS = 30
-NEWTON_TOLERANCE = 1e-6  # [px] convergence is quadratic: after a step this small the error is 1e-16
+NEWTON_TOLERANCE = 1e-6  # [px]; convergence is quadratic, so the error after a step this small is 1e-16
 
 
 class TanSip(NamedTuple):
-    """TAN-SIP world coordinates: angles in degrees, `crpix` 1-based, ``a[p, q]`` the FITS coefficient A_p_q."""
+    """TAN-SIP world coordinates: angles [deg], CD [deg/px], CRPIX 1-based, ``a[p, q]`` the FITS coefficient A_p_q."""
 
     crval1: float
     crval2: float
@@ -38,17 +39,17 @@ class TanSip(NamedTuple):
 
 
 def region_around(tansip, ra, dec, size, science=SCIENCE):
-    """Square region about a sky position.
+    """Return a square region centered on a sky position.
 
     Parameters
     ----------
     tansip : TanSip
     ra, dec : float
-        Degrees.
+        Sky position [deg].
     size : int
         Side [px].
     science : Region, optional
-        Pixels to keep to.
+        Science pixels of the image.
 
     Returns
     -------
@@ -58,33 +59,33 @@ def region_around(tansip, ra, dec, size, science=SCIENCE):
     Raises
     ------
     ValueError
-        If `size` is not positive, the position no position, or off the science pixels.
+        If `size` is not a positive whole number, or the position is not a sky position or not on the science pixels.
     """
     if not (math.isfinite(ra) and -90 <= dec <= 90):
-        raise ValueError(f"RA {ra}, Dec {dec} is no sky position; give both in degrees, Dec from -90 to 90")
+        raise ValueError(f"RA {ra}, Dec {dec} is not a sky position; give both in degrees, Dec from -90 to 90")
     if size != int(size) or size < 1:
         raise ValueError(f"size {size} is not a positive whole number of FFI pixels")
     x, y = (float(value) for value in sky_to_pixel(tansip, ra, dec))
-    # The pixel (i, j) is the square i +- 0.5, j +- 0.5.
+    # Pixel (i, j) covers i - 0.5 to i + 0.5 and j - 0.5 to j + 0.5.
     if not (science.x0 - 0.5 <= x < science.x1 - 0.5 and science.y0 - 0.5 <= y < science.y1 - 0.5):
         where = "far off this CCD" if math.isnan(x) else f"at pixel ({x:.1f}, {y:.1f})"
         raise ValueError(
             f"RA {ra}, Dec {dec} is {where}, not on its science pixels {','.join(map(str, science))}; "
-            "check the position, or take the FFI of another camera and CCD"
+            "check the position, or use the FFI of the camera and CCD that contain it"
         )
     x0, y0 = math.floor(x + 0.5) - int(size) // 2, math.floor(y + 0.5) - int(size) // 2
     return clip(Region(x0, y0, x0 + int(size), y0 + int(size)), science)
 
 
 def tansip_from_header(header, science=None):
-    """World coordinates of an FFI.
+    """Read the world coordinates of an FFI.
 
     Parameters
     ----------
     header : astropy.io.fits.Header
-        Of the image.
+        Header of the image.
     science : Region, optional
-        Pixels on which they must be good; by default those `science_region` finds.
+        Pixels on which the distortion must be invertible; by default the result of `ffi.science_region`.
 
     Returns
     -------
@@ -93,19 +94,20 @@ def tansip_from_header(header, science=None):
     Raises
     ------
     ValueError
-        If there are none, they are not TAN or TAN-SIP, their scale is not that of TESS, or they do not invert.
+        If the header has no WCS, or one that is not TAN or TAN-SIP, is malformed, has a scale that is not that of TESS,
+        or cannot be inverted.
     """
     _check_keywords(header)
     try:
         with warnings.catch_warnings():
-            # Dates and units astropy mends do not touch the coordinates.
+            # astropy corrects dates and units, which do not affect the coordinates.
             warnings.simplefilter("ignore", FITSFixedWarning)
             parsed = WCS(header, naxis=2)
             parsed.wcs.set()
     except (ValueError, WcsError) as error:
-        raise ValueError(f"the WCS of the FFI is malformed ({error}); use an FFI with a good WCS") from error
+        raise ValueError(f"the WCS of the FFI is malformed ({error}); {CURE}") from error
     if parsed.wcs.radesys not in ("ICRS", "FK5"):
-        raise ValueError(f"the WCS of the FFI has RADESYS = {parsed.wcs.radesys!r}; expected ICRS or FK5")
+        raise ValueError(f"the WCS of the FFI has RADESYS = {parsed.wcs.radesys!r}, not ICRS or FK5; {CURE}")
     polynomials = (parsed.sip.a, parsed.sip.b) if parsed.sip else (None, None)
     tansip = _checked(
         TanSip(
@@ -128,24 +130,27 @@ def _check_keywords(header):
     missing = [keyword for keyword in wanted if keyword not in header]
     if missing or not any(keyword in header for keyword in ("CD1_1", "CD1_2", "PC1_1", "PC1_2", "CDELT1")):
         raise ValueError(
-            f"the FFI has no WCS (no {', '.join(missing or ['CD1_1, PC1_1 or CDELT1'])} in its header); some frames "
-            "have none: take another FFI of the same sector, camera and CCD"
+            f"the FFI has no WCS (no {', '.join(missing or ['CD1_1, PC1_1 or CDELT1'])} in its header), as happens "
+            f"with some FFIs; {CURE}"
         )
     types = tuple(str(header[f"CTYPE{axis}"]).strip() for axis in (1, 2))
     if types not in (("RA---TAN", "DEC--TAN"), ("RA---TAN-SIP", "DEC--TAN-SIP")):
         raise ValueError(f"the WCS of the FFI is {types[0]!r}, {types[1]!r}; expected RA---TAN-SIP, DEC--TAN-SIP")
     lookup = [k for k in ("CPDIS1", "CPDIS2", "CQDIS1", "CQDIS2", "D2IMDIS1", "D2IMDIS2") if k in header]
     if lookup:
-        raise ValueError(f"the WCS of the FFI has a look-up distortion ({', '.join(lookup)}); only SIP is understood")
+        raise ValueError(
+            f"the WCS of the FFI has a look-up table of distortion ({', '.join(lookup)}); only SIP is supported"
+        )
     for keyword in wanted[2:]:
         if not math.isfinite(header_number(header, keyword)):
-            raise ValueError(f"the WCS of the FFI has {keyword} = {header[keyword]!r}, which is not a finite number")
+            raise ValueError(
+                f"the WCS of the FFI has {keyword} = {header[keyword]!r}, which is not a finite number; {CURE}"
+            )
     for keyword in ("A_ORDER", "B_ORDER", "AP_ORDER", "BP_ORDER"):
-        # An absurd order would fill the memory before anything else is read.
+        # astropy would allocate arrays of this order before it reads a coefficient.
         if keyword in header and not 0 <= header_number(header, keyword) <= MAX_ORDER:
             raise ValueError(
-                f"the WCS of the FFI has {keyword} = {header[keyword]!r}; the SIP convention knows orders up to "
-                f"{MAX_ORDER}: use an FFI with a good WCS"
+                f"the WCS of the FFI has {keyword} = {header[keyword]!r}; SIP has orders from 0 to {MAX_ORDER}; {CURE}"
             )
 
 
@@ -161,37 +166,37 @@ def _same_order(a, b):
 def _checked(tansip):
     limits = TanSip(360, 90, 1e5, 1e5, 360, 1, 1, 360)
     for name, value, limit in zip(TanSip._fields, tansip, limits, strict=True):
-        # False for NaN too. The limits are far from anything sensible; beyond them the kernels may overflow.
+        # False for NaN too. Real values are far below these limits; beyond them the kernels may overflow.
         if not np.all(np.abs(value) <= limit):
             raise ValueError(
-                f"the WCS of the FFI has {name.upper()} = {np.array(value).tolist()}, beyond any sense; use an FFI "
-                "with a good WCS"
+                f"the WCS of the FFI has {name.upper()} = {np.array(value).tolist()}, beyond the range of real FFIs; "
+                f"{CURE}"
             )
     scale = 3600 * math.sqrt(abs(np.linalg.det(tansip.cd)))
     if scale == 0:
-        raise ValueError(f"the WCS of the FFI has a singular CD matrix {tansip.cd.tolist()}; use one with a good WCS")
+        raise ValueError(f"the WCS of the FFI has a singular CD matrix {tansip.cd.tolist()}; {CURE}")
     if not SCALE_LIMITS[0] <= scale <= SCALE_LIMITS[1]:
         raise ValueError(
-            f"the WCS says {scale:.3g} arcsec per pixel, but a TESS pixel has 20.5; this is another image, or a bad WCS"
+            f"the WCS of the FFI has {scale:.3g} arcsec per pixel, but TESS has 20.5; give a TESS FFI with a valid WCS"
         )
     return tansip
 
 
 def check_invertible(tansip, science):
-    """Refuse world coordinates that fold or cannot be inverted.
+    """Raise an error if the distortion folds or cannot be inverted.
 
     Parameters
     ----------
     tansip : TanSip
     science : Region
-        Pixels on which to look.
+        Pixels to test, on a grid of 33 x 33 points.
 
     Raises
     ------
     ValueError
-        If two science pixels may see the same sky, or pixel to sky and back leads elsewhere.
+        If two pixels may see the same sky, or pixel to sky to pixel does not lead back to the same pixel.
     """
-    # SIP has order 4 or so: nothing happens between points a thirty-second of the area apart.
+    # A polynomial of order 4 varies little between points a thirty-second of the CCD apart.
     x, y = (
         grid.ravel()
         for grid in np.meshgrid(
@@ -205,12 +210,12 @@ def check_invertible(tansip, science):
         worst = int(np.argmax(bad))
         raise ValueError(
             f"the WCS of the FFI does not invert at pixel ({x[worst]:.0f}, {y[worst]:.0f}) and {bad.sum()} of "
-            f"{bad.size} points tried, so several pixels would see the same sky; use an FFI with a good WCS"
+            f"{bad.size} points tested, so several pixels may see the same sky; {CURE}"
         )
 
 
 def tansip_keywords(tansip):
-    """FITS keywords of world coordinates.
+    """Return the FITS keywords of world coordinates.
 
     Parameters
     ----------
@@ -219,7 +224,7 @@ def tansip_keywords(tansip):
     Returns
     -------
     dict
-        Without the inverse polynomials AP and BP, which the SIP convention leaves free and software does without.
+        Without the inverse polynomials AP and BP, which are optional in the SIP convention.
     """
     order = len(tansip.a) - 1
     distorted = bool(np.any(tansip.a) or np.any(tansip.b))
@@ -254,13 +259,13 @@ def tansip_keywords(tansip):
 
 
 def shifted(tansip, dx, dy):
-    """World coordinates of a template whose stars are moved.
+    """Shift world coordinates, and with them the stars of a template.
 
     Parameters
     ----------
     tansip : TanSip
     dx, dy : float
-        Offset [TESS px]; positive moves stars to larger x, y.
+        Offset [TESS px]; a positive one moves stars to larger x, y.
 
     Returns
     -------
@@ -270,13 +275,13 @@ def shifted(tansip, dx, dy):
 
 
 def cropped(tansip, x0, y0):
-    """World coordinates of a region.
+    """Return the world coordinates of a cut-out.
 
     Parameters
     ----------
     tansip : TanSip
     x0, y0 : int
-        The region's first pixel, 0-based.
+        First pixel of the cut-out, 0-based.
 
     Returns
     -------
@@ -286,7 +291,7 @@ def cropped(tansip, x0, y0):
 
 
 def oversampled(tansip, n):
-    """World coordinates of the same image with each pixel cut into n x n.
+    """Return the world coordinates of an image in which each pixel is divided into n x n.
 
     Parameters
     ----------
@@ -296,7 +301,11 @@ def oversampled(tansip, n):
     Returns
     -------
     TanSip
-        CRPIX' = (CRPIX - 0.5) n + 0.5, CD' = CD / n, A'_pq = A_pq / n^(p + q - 1), and B alike (design.md section 3).
+
+    Notes
+    -----
+    CRPIX' = (CRPIX - 0.5) n + 0.5, CD' = CD / n and A'_pq = A_pq / n^(p + q - 1), B like A: distances in pixels grow by
+    n, and the outer edge of the first pixel remains at 0.5 in FITS pixel coordinates.
     """
     powers = np.add.outer(np.arange(len(tansip.a)), np.arange(len(tansip.a))) - 1
     shrink = float(n) ** -powers
@@ -310,7 +319,7 @@ def oversampled(tansip, n):
 
 
 def undistorted_to_vector(tansip):
-    """Matrix from distortion-free pixel offsets to the sky.
+    """Return the matrix from distortion-free pixel offsets to the sky.
 
     Parameters
     ----------
@@ -319,14 +328,14 @@ def undistorted_to_vector(tansip):
     Returns
     -------
     ndarray of float64, shape (3, 3)
-        Takes (U, V, 1), the SIP-corrected offset from CRPIX [px], to a vector along the sky position.
+        Takes (U, V, 1), the SIP-corrected offset from CRPIX [px], to a vector towards the sky position.
     """
     frame = tangent_frame(tansip.crval1, tansip.crval2, tansip.lonpole)
     return matrix_product(frame.T, pixel_to_plane(tansip.cd, 1.0, 1.0))
 
 
 def pixel_to_vector(tansip, x, y):
-    """Directions of pixel positions.
+    """Convert pixel positions to unit vectors.
 
     Parameters
     ----------
@@ -337,13 +346,12 @@ def pixel_to_vector(tansip, x, y):
     Returns
     -------
     ndarray of float64, shape (n, 3)
-        Unit vectors.
     """
     return _sky_vectors(*_offsets(tansip, x, y), tansip.a, tansip.b, undistorted_to_vector(tansip))
 
 
 def region_to_vector(tansip, region):
-    """Directions of the centres of a region's pixels.
+    """Return the unit vectors of the pixel centers of a region.
 
     Parameters
     ----------
@@ -353,14 +361,13 @@ def region_to_vector(tansip, region):
     Returns
     -------
     ndarray of float64, shape (ny, nx, 3)
-        Unit vectors.
     """
     u, v = _offsets(tansip, np.arange(region.x0, region.x1), np.arange(region.y0, region.y1))
     return _grid_vectors(u, v, tansip.a, tansip.b, undistorted_to_vector(tansip))
 
 
 def pixel_to_sky(tansip, x, y):
-    """Sky positions of pixel positions.
+    """Convert pixel positions to sky positions.
 
     Parameters
     ----------
@@ -378,7 +385,7 @@ def pixel_to_sky(tansip, x, y):
 
 
 def sky_to_pixel(tansip, ra, dec):
-    """Pixel positions of sky positions, by Newton's iteration.
+    """Convert sky positions to pixel positions by Newton's iteration.
 
     Parameters
     ----------
@@ -389,8 +396,8 @@ def sky_to_pixel(tansip, ra, dec):
     Returns
     -------
     x, y : ndarray of float64, shape (...)
-        0-based pixels, on the chip or off it; NaN further than `MAX_SEPARATION` from the reference position, and where
-        the iteration finds nothing.
+        0-based pixels, on the CCD or off it; NaN farther than `MAX_SEPARATION` from the reference position, and where
+        the iteration does not converge.
     """
     vectors = unit_vectors(ra, dec)
     plane = vectors.reshape(-1, 3) @ np.linalg.inv(undistorted_to_vector(tansip)).T
@@ -399,13 +406,13 @@ def sky_to_pixel(tansip, ra, dec):
 
 
 def undistorted_to_pixel(tansip, plane):
-    """Undo the distortion.
+    """Convert distortion-free pixel offsets to pixel positions by Newton's iteration.
 
     Parameters
     ----------
     tansip : TanSip
     plane : ndarray of float64, shape (n, 3)
-        (U w, V w, w) for the offsets U, V of `undistorted_to_vector`; w is positive in front of the camera.
+        (U w, V w, w) with the offsets U, V of `undistorted_to_vector`; w is positive in front of the camera.
 
     Returns
     -------
@@ -423,7 +430,7 @@ def _offsets(tansip, x, y):
 
 @numba.njit(cache=True, nogil=True)
 def polynomial(coefficients, u, v):
-    """SIP polynomial at one point (kernel).
+    """Evaluate a SIP polynomial and its derivatives at one point (kernel).
 
     Parameters
     ----------
@@ -438,7 +445,8 @@ def polynomial(coefficients, u, v):
 
     Notes
     -----
-    Horner's rule over terms u^p v^q with p + q < n, as the SIP convention has them (Shupe et al. 2005, ASPC 347, 491).
+    Horner's rule over the terms u^p v^q with p + q < n of the SIP convention (Shupe et al. 2005, ASP Conf. Ser. 347,
+    491).
     """
     n = len(coefficients)
     value = along_u = along_v = 0.0
@@ -455,7 +463,7 @@ def polynomial(coefficients, u, v):
 
 @numba.njit(cache=True, nogil=True)
 def row_polynomial(coefficients, v, along_u, along_v):
-    """SIP polynomial of one image row (kernel).
+    """Evaluate the terms of a SIP polynomial that are constant along an image row (kernel).
 
     Parameters
     ----------
@@ -463,7 +471,7 @@ def row_polynomial(coefficients, v, along_u, along_v):
     v : float
         Offset of the row from CRPIX [px].
     along_u, along_v : ndarray of float64, shape (n,)
-        Filled with the coefficients of u^p in the polynomial and in its derivative by v.
+        Outputs: the coefficients of u^p in the polynomial and in its derivative with respect to v.
     """
     n = len(coefficients)
     for p in range(n):
@@ -505,7 +513,7 @@ def _grid_vectors(u, v, a, b, matrix):
     for row in range(len(v)):
         row_polynomial(a, v[row], in_row[0], unused)
         row_polynomial(b, v[row], in_row[1], unused)
-        # One power of u at a time for the whole row, which the compiler turns into vector instructions.
+        # The compiler vectorizes a loop over the row for each power of u.
         big_u[:] = in_row[0, -1]
         big_v[:] = in_row[1, -1]
         for p in range(len(a) - 2, -1, -1):
@@ -544,7 +552,7 @@ def _undistorted(plane, a, b, cd, limit):
             shift_u, a_u, a_v = polynomial(a, u, v)
             shift_v, b_u, b_v = polynomial(b, u, v)
             determinant = (1 + a_u) * (1 + b_v) - a_v * b_u
-            # A fold: what lies behind it is another sheet of the polynomial, not the chip.
+            # Beyond a fold the polynomial leads to another position than the one on the CCD.
             if not determinant > 0:
                 break
             off_u, off_v = u + shift_u - big_u, v + shift_v - big_v

@@ -1,21 +1,25 @@
-"""What every tessellation of the sky into skycells offers: the owner of a position, and skycells near it."""
+"""Interface of a tessellation: the division of the sky into skycells, each position owned by one of them."""
 
 from .skycell import MARGIN
 from .tangent import unit_vectors
 
 
 class Tessellation:
-    """A set of skycells, and the one skycell that owns each position of the sky.
+    """Set of skycells in which each position of the sky has one owner, or none.
 
-    An *id* is a whole number from 0 to ``size - 1``; not every number need be a skycell. No corner of a skycell lies
-    further from its centre than `largest_radius` [deg].
+    Attributes
+    ----------
+    size : int
+        Ids of skycells are from 0 to ``size - 1``; not every number is the id of a skycell.
+    largest_radius : float
+        Largest distance from the center of a skycell to one of its corners [deg], or more.
     """
 
     size: int
     largest_radius: float
 
     def skycell(self, name):
-        """Skycell of a name.
+        """Return the skycell of a name.
 
         Parameters
         ----------
@@ -28,17 +32,17 @@ class Tessellation:
         Raises
         ------
         ValueError
-            If there is no such skycell.
+            If the tessellation has no such skycell.
         """
         raise NotImplementedError
 
     def name_of(self, number):
-        """Name of a skycell.
+        """Return the name of a skycell.
 
         Parameters
         ----------
         number : int
-            Its id.
+            Id of the skycell.
 
         Returns
         -------
@@ -47,7 +51,7 @@ class Tessellation:
         raise NotImplementedError
 
     def owner_of_vectors(self, vectors):
-        """Owner of each sky position.
+        """Return the owner of each sky position.
 
         Parameters
         ----------
@@ -62,14 +66,14 @@ class Tessellation:
         raise NotImplementedError
 
     def near(self, vector, angle):
-        """Skycells with their centre near a sky position.
+        """Return the skycells with their centers near a sky position.
 
         Parameters
         ----------
         vector : ndarray of float64, shape (3,)
             Unit vector.
         angle : float
-            Largest distance of the centre [deg].
+            Largest distance of the center [deg].
 
         Returns
         -------
@@ -79,7 +83,7 @@ class Tessellation:
         raise NotImplementedError
 
     def margin(self, skycell):
-        """Native px by which the image of a skycell goes on beyond all that it owns, on the side where that is least.
+        """Return how far the image of a skycell extends beyond the sky it owns, on the side where this is least.
 
         Parameters
         ----------
@@ -88,13 +92,14 @@ class Tessellation:
         Returns
         -------
         float
-            `MARGIN`, or less; negative where a skycell owns sky beyond its image. A user's table is taken to be laid
-            out as the survey's. The slivers of up to 31 px between projections are left out of account.
+            Native pixels, `MARGIN` or fewer; negative where a skycell owns sky beyond its image. A user's table is
+            assumed to have the same layout as PS1. Gaps of up to 31 px between the cores of adjacent projections are
+            ignored.
         """
         return MARGIN
 
     def owner(self, ra, dec):
-        """Owner of each sky position.
+        """Return the owner of each sky position.
 
         Parameters
         ----------
