@@ -26,7 +26,7 @@ from .geometry.skycell import MARGIN
 from .geometry.tansip import TanSip, cropped, oversampled, shifted, tansip_keywords
 from .io import fits_in, products, store
 from .io import prf as prf_files
-from .pixels import background, bands, blocks, mask, psf, template
+from .pixels import background, bands, blocks, mask, photometry, psf, template
 
 logger = logging.getLogger("luigi-interface")
 
@@ -51,19 +51,6 @@ BYTES_PER_PIXEL = 24
 SEAM_REACH = 1.5
 
 BLURRED_PLANES = ("flux", "valid", "masked", "variance", "dq")
-
-COUNTS_ZERO_POINT = 25.0  # of PS1 counts/s [AB mag], facts.md §2
-TESS_ZERO_POINT = 20.44  # 1 electron/s [mag], TESS Instrument Handbook; facts.md §4
-
-
-class Unit(NamedTuple):
-    """A unit of flux: its name in headers, and the magnitude of one."""
-
-    name: str
-    zero_point: float
-
-
-UNITS = {"counts": Unit("count/s", COUNTS_ZERO_POINT), "electrons": Unit("electron/s", TESS_ZERO_POINT)}
 
 
 class Progress:
@@ -116,7 +103,7 @@ class Recipe(NamedTuple):
     ignore: tuple
     ignored_pixels: str
     bin: int
-    stars: starlist.Care = starlist.KEEP
+    stars: starlist.StarPolicy = starlist.KEEP
 
     @property
     def label(self):
@@ -147,12 +134,12 @@ def recipe(settings, ignore_mask_bits):
         tuple(ignore_mask_bits),
         settings.ignored_pixels,
         settings.bin,
-        starlist.care(settings.saturated_stars, settings.star_catalog),
+        starlist.star_policy(settings.saturated_stars, settings.star_catalog),
     )
 
 
 def combine(raw, skycell, recipe, data_root):
-    """Combine the bands of a skycell, treat its saturated stars, take its sky off, and share the pixels among blocks.
+    """Combine the bands of a skycell, repair its saturated stars, subtract its sky, and share the pixels among blocks.
 
     Parameters
     ----------
@@ -166,15 +153,15 @@ def combine(raw, skycell, recipe, data_root):
     Returns
     -------
     blocks : blocks.Blocks
-    treated : list of dict
-        The stars that were repaired or removed, see `starlist.treat`.
+    repaired : list of dict
+        The stars that were repaired or removed, see `starlist.repair_saturated_stars`.
     """
     planes = _combined(raw, skycell, dict(recipe.weights))
     exclude = mask.bit_mask(recipe.ignore) if recipe.ignored_pixels == "exclude" else 0
-    treated = starlist.treat(planes, skycell, recipe.stars, exclude, data_root)
+    repaired = starlist.repair_saturated_stars(planes, skycell, recipe.stars, exclude, data_root)
     flux, variance = background.remove_background(planes.flux, planes.variance, planes.mask, recipe.background)
     shared = blocks.to_blocks(flux, variance, planes.mask, planes.missing, recipe.bin, skycell.corner, exclude)
-    return shared, treated
+    return shared, repaired
 
 
 def _combined(raw, skycell, weights):
@@ -452,7 +439,7 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
     groups : dict of str to targets.WholeTarget
         The blurred skycells, whose manifests tell what they are made of.
     """
-    factor = 10 ** (-0.4 * (COUNTS_ZERO_POINT - UNITS[described.units].zero_point))
+    factor = 10 ** (-0.4 * (photometry.PS1_ZERO_POINT - photometry.UNITS[described.units].zero_point))
     judged = template.judge(sampled, frame.science, frame.seam, described.min_coverage)
     fine = tuple(described.oversampling * value for value in offset)
     planes = {
@@ -468,7 +455,7 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
         "STARS": stars_table(plan, groups),
     }
     wcs_cards = tansip_keywords(shifted(frame.tansip, *fine))
-    unit, zero_point = UNITS[described.units]
+    unit, zero_point = photometry.UNITS[described.units]
     covered = float(np.isfinite(judged.flux[frame.science]).mean())
     products.write_template(
         path,
@@ -562,7 +549,7 @@ def _skycell_row(skycell, notes, bands_wanted):
     for band in bands_wanted:
         of_band = numbers.get(f"{band}_image", {})
         row |= {f"EXPTIME_{band}": float(of_band.get("EXPTIME", math.nan))}
-        row |= {f"ZEROPT_{band}": float(of_band.get("FPA.ZP", COUNTS_ZERO_POINT)) if of_band else math.nan}
+        row |= {f"ZEROPT_{band}": float(of_band.get("FPA.ZP", photometry.PS1_ZERO_POINT)) if of_band else math.nan}
         row |= {f"SHA256_{band}_{kind}": files.get(f"{band}_{kind}", {}).get("sha256", "") for kind in stackfiles.KINDS}
     return row
 

@@ -1,4 +1,4 @@
-"""Catalogue stars between the rooms: which of them lie on a skycell, and which treated ones on a template."""
+"""Catalogue stars between the rooms: which of them lie on a skycell, and which repaired ones on a template."""
 
 import functools
 import hashlib
@@ -18,7 +18,7 @@ from .geometry.skycell import skycell_center, skycell_radius, skycell_wcs
 from .geometry.tangent import sky_positions
 from .geometry.tansip import sky_to_pixel
 from .io import catalog
-from .pixels import stars
+from .pixels import photometry, saturated_stars, stars
 
 logger = logging.getLogger("luigi-interface")
 
@@ -29,7 +29,7 @@ COLUMNS = ("SOURCE_ID", "RA", "DEC", "TMAG", "FLUX", "TOTAL", "HOW", "SKYCELL")
 SERVICE_PAUSE = 600.0
 
 
-class Care(NamedTuple):
+class StarPolicy(NamedTuple):
     """What is done with saturated stars, and by which catalogue.
 
     Attributes
@@ -50,11 +50,11 @@ class Care(NamedTuple):
         return "" if self.how == "keep" else f"_{self.how}-{self.digest or self.catalogue}"
 
 
-KEEP = Care("keep", "", "")
+KEEP = StarPolicy("keep", "", "")
 
 
-def care(how, star_catalog):
-    """Return the `Care` of the settings.
+def star_policy(how, star_catalog):
+    """Return the `StarPolicy` of the settings.
 
     Parameters
     ----------
@@ -74,10 +74,10 @@ def care(how, star_catalog):
         raise ValueError(f"saturated_stars = {how} needs star_catalog: give a CSV, or gaia, or saturated_stars = keep")
     how = "repair" if how == "auto" else how
     if star_catalog == "gaia":
-        return Care(how, "gaia", "")
+        return StarPolicy(how, "gaia", "")
     if not os.path.exists(star_catalog):
         raise ValueError(f"star_catalog = {star_catalog}: there is no such file")
-    return Care(how, star_catalog, _digest(star_catalog, os.stat(star_catalog).st_mtime_ns))
+    return StarPolicy(how, star_catalog, _digest(star_catalog, os.stat(star_catalog).st_mtime_ns))
 
 
 @functools.lru_cache(maxsize=4)
@@ -90,7 +90,7 @@ def _table(path, _changed):
     return catalog.read_stars(path)
 
 
-def treat(planes, skycell, care, exclude, data_root):
+def repair_saturated_stars(planes, skycell, policy, exclude, data_root):
     """Repair or remove the damaged stars of a combined skycell.
 
     Parameters
@@ -98,7 +98,7 @@ def treat(planes, skycell, care, exclude, data_root):
     planes : bands.Combined
         Changed in place.
     skycell : rings.Skycell
-    care : Care
+    policy : StarPolicy
     exclude : int
         PS1 mask value that counts as lost, too.
     data_root : path-like
@@ -109,28 +109,28 @@ def treat(planes, skycell, care, exclude, data_root):
     rows : list of dict
         Of `COLUMNS`, a star each.
     """
-    if care.how == "keep" or not np.isfinite(planes.flux).any():
+    if policy.how == "keep" or not np.isfinite(planes.flux).any():
         return []
-    table = _stars_near(skycell, care, data_root)
+    table = _stars_near(skycell, policy, data_root)
     x, y = skycell_wcs(skycell).wcs_world2pix(table["ra"], table["dec"], 0)
     names = ("phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag")
-    magnitude = stars.tess_magnitude(*(table[name].to_numpy() for name in names))
+    magnitude = photometry.tess_magnitude(*(table[name].to_numpy() for name in names))
     on_it = stars.Stars(table["source_id"].to_numpy(), np.asarray(x), np.asarray(y), magnitude)
-    treated = stars.treat(planes, on_it, care.how, exclude)
-    sky = skycell_wcs(skycell).wcs_pix2world([one.x for one in treated], [one.y for one in treated], 0)
+    repaired = saturated_stars.repair_saturated_stars(planes, on_it, policy.how, exclude)
+    sky = skycell_wcs(skycell).wcs_pix2world([one.x for one in repaired], [one.y for one in repaired], 0)
     return [
         dict(zip(COLUMNS, (int(t.source_id), ra, dec, *map(float, t[3:6]), t.how, skycell.name), strict=True))
-        for t, ra, dec in zip(treated, *(place.tolist() for place in sky), strict=True)
+        for t, ra, dec in zip(repaired, *(place.tolist() for place in sky), strict=True)
     ]
 
 
-def _stars_near(skycell, care, data_root):
+def _stars_near(skycell, policy, data_root):
     """Return the stars on a skycell and about it; the cut comes first, for a tangent plane shows the far side too."""
     radius = skycell_radius(skycell)
     ra, dec = (float(value) for value in sky_positions(skycell_center(skycell)))
-    if care.catalogue == "gaia":
+    if policy.catalogue == "gaia":
         return _fetched(skycell, ra, dec, radius, data_root)
-    table = _table(care.catalogue, os.stat(care.catalogue).st_mtime_ns)
+    table = _table(policy.catalogue, os.stat(policy.catalogue).st_mtime_ns)
     place = np.radians(table[["ra", "dec"]].to_numpy())
     return table[angular_separation(*np.radians([ra, dec]), *place.T) < math.radians(radius)]
 
@@ -150,13 +150,13 @@ def _fetched(skycell, ra, dec, radius, data_root):
 
 
 def on_template(plan, rows):
-    """Return the STARS table of a template: the treated stars on it, each once, by the skycell that owns its pixel.
+    """Return the STARS table of a template: the repaired stars on it, each once, by the skycell that owns its pixel.
 
     Parameters
     ----------
     plan : plans.Plan
     rows : list of dict
-        What `treat` returned for its skycells.
+        What `repair_saturated_stars` returned for its skycells.
 
     Returns
     -------

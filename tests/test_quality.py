@@ -22,7 +22,7 @@ from test_accuracy import holes_under, read, true_coverage
 from syndiff_tasks import plans
 from syndiff_tasks.demo import truth
 from syndiff_tasks.geometry.rings import rings_v3
-from syndiff_tasks.pixels import bands, stars, template
+from syndiff_tasks.pixels import bands, saturated_stars, stars, template
 from syndiff_tasks.pixels.mask import DQ, PS1
 
 ALONE = "1727,752,1739,764"  # all of one skycell, and no other projection near
@@ -143,8 +143,8 @@ def test_a_repaired_star_sets_its_bit_and_a_kept_one_tells_that_it_is_saturated(
         whole.mask[saturated] = PS1.SAT
         x, y = native_place(alone, *([value] for value in FLAWED))
         star = stars.Stars(np.array([7]), x - piece.x0, y - piece.y0, np.array([11.0]))
-        treated = stars.treat(whole, star, how)
-        assert len(treated) == (how == "repair")
+        repaired = saturated_stars.repair_saturated_stars(whole, star, how)
+        assert len(repaired) == (how == "repair")
         rows, columns = np.nonzero(saturated)
         lost.append(np.stack([columns + piece.x0, rows + piece.y0], axis=-1))
         return whole

@@ -18,7 +18,7 @@ from syndiff_tasks.geometry.skycell import skycell_wcs
 from syndiff_tasks.geometry.tansip import pixel_to_sky, sky_to_pixel
 from syndiff_tasks.io import store
 from syndiff_tasks.pixels import blocks, psf, template
-from syndiff_tasks.starlist import KEEP, Care
+from syndiff_tasks.starlist import KEEP, StarPolicy
 
 SURVEY = rings_v3()
 GAUSS = stages.Blur("gauss", 40.0, None)
@@ -41,7 +41,14 @@ recipes = st.builds(
     st.lists(st.integers(0, 15), unique=True, max_size=3).map(sorted).map(tuple),
     st.sampled_from(["flag", "exclude"]),
     st.sampled_from([1, 2, 4, 8]),
-    st.sampled_from([KEEP, Care("repair", "gaia", ""), Care("remove", "gaia", ""), Care("repair", "a.csv", "0123")]),
+    st.sampled_from(
+        [
+            KEEP,
+            StarPolicy("repair", "gaia", ""),
+            StarPolicy("remove", "gaia", ""),
+            StarPolicy("repair", "a.csv", "0123"),
+        ]
+    ),
 )
 
 
@@ -56,7 +63,7 @@ def test_a_recipe_is_made_of_the_settings_and_the_bits_of_the_task():
         **{"weights": (("r", 1.0),), "background": "mesh", "ignored_pixels": "flag", "bin": 8},
         **{"saturated_stars": "remove", "star_catalog": "gaia"},
     )
-    stars = Care("remove", "gaia", "")
+    stars = StarPolicy("remove", "gaia", "")
     assert stages.recipe(settings, [5, 12]) == ((("r", 1.0),), "mesh", (5, 12), "flag", 8, stars)
 
 

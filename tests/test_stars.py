@@ -7,10 +7,12 @@ from scipy.special import roots_genlaguerre
 
 from syndiff_tasks.demo import sky
 from syndiff_tasks.demo.gaussians import Gaussians, Mixture, deposit, gaussian_star
-from syndiff_tasks.pixels import stars as bright_stars
 from syndiff_tasks.pixels.bands import Combined
 from syndiff_tasks.pixels.mask import PS1, REPAIRED
-from syndiff_tasks.pixels.stars import Stars, build_psf, expected_counts, tess_magnitude, treat
+from syndiff_tasks.pixels.photometry import expected_counts, tess_magnitude
+from syndiff_tasks.pixels.saturated_stars import repair_saturated_stars
+from syndiff_tasks.pixels.star_psf import build_psf
+from syndiff_tasks.pixels.stars import RADIUS, Stars
 
 SHAPE = (300, 320)
 SATURATION = 3300.0  # counts/s: that of real PS1 stacks in r, 2,025,376 counts in 640 s
@@ -73,7 +75,7 @@ def observed(truth, seed=0):
     return Combined(flux.astype(np.float32), variance.astype(np.float32), mask, missing)
 
 
-def catalogue(rows):
+def catalog(rows):
     x, y, magnitude = np.array(rows, float).reshape(-1, 3).T
     return Stars(np.arange(100, 100 + x.size), x, y, magnitude)
 
@@ -94,7 +96,7 @@ def test_a_repaired_star_carries_its_true_flux_to_5_percent(magnitude, star):
     planes = observed(truth)
     lost = np.isnan(planes.flux) & about(CENTRE, 20)
     assert lost.any()
-    (row,) = treat(planes, catalogue(rows), "repair")
+    (row,) = repair_saturated_stars(planes, catalog(rows), "repair")
     near = about(CENTRE, 25)
     assert_allclose(planes.flux[near].sum(), truth[near].sum(), rtol=0.05)
     assert_allclose(row.total, 10 ** (-0.4 * (magnitude - 25)), rtol=0.05)
@@ -109,7 +111,7 @@ def test_the_filled_pixels_are_those_of_the_star_itself():
     truth = light(rows)
     planes = observed(truth)
     lost = np.isnan(planes.flux) & about(CENTRE, 20)
-    treat(planes, catalogue(rows), "repair")
+    repair_saturated_stars(planes, catalog(rows), "repair")
     assert_allclose(planes.flux[lost], truth[lost], rtol=0.02)
 
 
@@ -118,7 +120,7 @@ def test_only_lost_pixels_of_the_star_change_and_each_is_marked():
     before = observed(light(rows))
     before.missing[before.missing == 0] = 4  # z is missing everywhere
     after = copied(before)
-    treat(after, catalogue(rows), "repair")
+    repair_saturated_stars(after, catalog(rows), "repair")
     lost = np.isnan(before.flux) & about(CENTRE, 20)
     assert_array_equal(after.flux[~lost], before.flux[~lost])
     assert_array_equal(after.variance[~lost], before.variance[~lost])
@@ -134,9 +136,9 @@ def test_a_damaged_and_an_undamaged_neighbour_leave_the_flux_right():
     rows = [*field(), *pair]
     truth = light(rows)
     planes = observed(truth)
-    treated = treat(planes, catalogue(rows), "repair")
-    assert [row.source_id for row in treated] == [100 + len(rows) - 3, 100 + len(rows) - 2]
-    assert_allclose([row.total for row in treated], expected_counts([12.0, 12.7]), rtol=0.05)
+    repaired = repair_saturated_stars(planes, catalog(rows), "repair")
+    assert [row.source_id for row in repaired] == [100 + len(rows) - 3, 100 + len(rows) - 2]
+    assert_allclose([row.total for row in repaired], expected_counts([12.0, 12.7]), rtol=0.05)
     near = about(CENTRE, 25)
     assert_allclose(planes.flux[near].sum(), truth[near].sum(), rtol=0.03)
 
@@ -145,7 +147,9 @@ def test_a_neighbour_whose_magnitude_is_wrong_is_fitted_along():
     rows = [*field(), (*CENTRE, 12.0), (CENTRE[0] + 8.0, CENTRE[1], 13.6)]
     planes = observed(light(rows))
     listed = [*rows[:-1], (*rows[-1][:2], 13.9)]
-    assert_allclose(treat(planes, catalogue(listed), "repair")[0].total, expected_counts(12.0), rtol=0.03)
+    assert_allclose(
+        repair_saturated_stars(planes, catalog(listed), "repair")[0].total, expected_counts(12.0), rtol=0.03
+    )
 
 
 def test_an_unknown_neighbour_and_bright_spikes_do_not_sway_the_flux():
@@ -155,7 +159,9 @@ def test_an_unknown_neighbour_and_bright_spikes_do_not_sway_the_flux():
     for spike in (np.s_[row - 1 : row + 2, column - 60 : column + 61], np.s_[row - 60 : row + 61, column : column + 2]):
         planes.flux[spike] += 200
         planes.mask[spike] |= PS1.SPIKE.value
-    assert_allclose(treat(planes, catalogue(rows[:-1]), "repair")[0].total, expected_counts(12.0), rtol=0.05)
+    assert_allclose(
+        repair_saturated_stars(planes, catalog(rows[:-1]), "repair")[0].total, expected_counts(12.0), rtol=0.05
+    )
 
 
 @pytest.mark.parametrize("x", [-1.4, 0.3, 4.8])
@@ -163,40 +169,40 @@ def test_a_star_at_the_border_is_repaired_inside_the_frame(x):
     rows = [*field(), (x, 97.3, 12.3)]
     truth = light(rows)
     planes = observed(truth)
-    (row,) = treat(planes, catalogue(rows), "repair")
+    (row,) = repair_saturated_stars(planes, catalog(rows), "repair")
     near = about((x, 97.3), 6)
     assert_allclose(planes.flux[near].sum(), truth[near].sum(), rtol=0.05)
     assert_allclose(row.total, expected_counts(12.3), rtol=0.05)
 
 
-def test_a_star_whose_core_is_all_gone_takes_its_flux_from_the_catalogue():
+def test_a_star_whose_core_is_all_gone_takes_its_flux_from_the_catalog():
     rows = [*field(), (*CENTRE, 11.0)]
     truth = light(rows)
     planes = observed(truth)
     planes.flux[about(CENTRE, 31)] = np.nan
-    (row,) = treat(planes, catalogue(rows), "repair")
-    assert row.how == "catalogue"
+    (row,) = repair_saturated_stars(planes, catalog(rows), "repair")
+    assert row.how == "catalog"
     assert (row.x, row.y) == CENTRE
     assert_allclose(np.nansum(planes.flux[about(CENTRE, 31)]), expected_counts(11.0), rtol=0.05)
     assert np.isnan(planes.flux[about(CENTRE, 31)]).any()  # what the star never outshone stays lost
 
 
-def test_good_stars_calibrate_the_catalogue():
+def test_good_stars_calibrate_the_catalog():
     # A Vega magnitude taken for an AB one is 0.36 mag too bright.
     rows = [*field(), (*CENTRE, 11.5)]
     planes = observed(light(rows))
     planes.flux[about(CENTRE, 31)] = np.nan
-    stars = catalogue(rows)
-    (row,) = treat(planes, stars._replace(magnitude=stars.magnitude - 0.36), "repair")
-    assert row.how == "catalogue"
+    stars = catalog(rows)
+    (row,) = repair_saturated_stars(planes, stars._replace(magnitude=stars.magnitude - 0.36), "repair")
+    assert row.how == "catalog"
     assert_allclose(row.total, expected_counts(11.5), rtol=0.03)
 
 
 def test_a_star_that_has_moved_is_repaired_where_it_was():
     rows = [*field(), (*CENTRE, 12.0)]
     planes = observed(light(rows))
-    stars = catalogue([*rows[:-1], (CENTRE[0] + 1.0, CENTRE[1] - 0.7, 12.0)])
-    (row,) = treat(planes, stars, "repair")
+    stars = catalog([*rows[:-1], (CENTRE[0] + 1.0, CENTRE[1] - 0.7, 12.0)])
+    (row,) = repair_saturated_stars(planes, stars, "repair")
     assert_allclose([row.x, row.y], CENTRE, atol=0.05)
     assert_allclose(row.total, expected_counts(12.0), rtol=0.05)
 
@@ -206,7 +212,7 @@ def test_a_removed_star_leaves_sky_behind_and_its_neighbour_whole():
     rows = [*field(), friend, (*CENTRE, 12.0)]
     before = observed(light(rows))
     after = copied(before)
-    (row,) = treat(after, catalogue(rows), "remove")
+    (row,) = repair_saturated_stars(after, catalog(rows), "remove")
     rest = light([*field(), friend])
     near = about(CENTRE, 32)
     assert_allclose(after.flux[near].sum(), rest[near].sum(), atol=0.01 * expected_counts(12.0))
@@ -222,7 +228,7 @@ def test_a_removed_star_leaves_sky_behind_and_its_neighbour_whole():
 def test_two_removed_stars_leave_nothing_of_each_other():
     pair = [(*CENTRE, 12.0), (CENTRE[0] + 7.0, CENTRE[1] + 3.0, 12.4)]
     planes = observed(light([*field(), *pair]))
-    treat(planes, catalogue([*field(), *pair]), "remove")
+    repair_saturated_stars(planes, catalog([*field(), *pair]), "remove")
     near = about(CENTRE, 20)
     assert abs(planes.flux[near].sum()) < 0.02 * expected_counts(12.0)
 
@@ -231,14 +237,14 @@ def test_keep_changes_nothing():
     rows = [*field(), (*CENTRE, 12.0)]
     before = observed(light(rows))
     after = copied(before)
-    assert treat(after, catalogue(rows), "keep") == []
+    assert repair_saturated_stars(after, catalog(rows), "keep") == []
     for one, other in zip(before, after, strict=True):
         assert_array_equal(one, other)
 
 
 def test_another_word_is_refused():
     with pytest.raises(ValueError, match="saturated_stars is 'mend': choose one of repair, remove, keep"):
-        treat(observed(light(field())), catalogue(field()), "mend")
+        repair_saturated_stars(observed(light(field())), catalog(field()), "mend")
 
 
 def test_pixels_to_be_excluded_are_lost_ones():
@@ -247,7 +253,7 @@ def test_pixels_to_be_excluded_are_lost_ones():
     planes = observed(truth)
     core = (planes.mask & PS1.STARCORE.value != 0) & about(CENTRE, 20)
     planes.flux[core & np.isfinite(planes.flux)] *= 0.5
-    treat(planes, catalogue(rows), "repair", PS1.STARCORE.value)
+    repair_saturated_stars(planes, catalog(rows), "repair", PS1.STARCORE.value)
     assert_allclose(planes.flux[core], truth[core], rtol=0.05)
     assert not (planes.mask[core] & (PS1.STARCORE | PS1.SAT).value).any()
 
@@ -257,7 +263,7 @@ def test_faint_stars_in_a_gap_and_whole_bright_ones_are_left_alone():
     before = observed(light(rows))
     before.flux[140:160, :] = np.nan
     after = copied(before)
-    assert treat(after, catalogue(rows), "repair") == []
+    assert repair_saturated_stars(after, catalog(rows), "repair") == []
     assert_array_equal(after.flux, before.flux)
 
 
@@ -267,7 +273,7 @@ def test_the_error_of_what_was_put_in_covers_the_truth():
         rows = [*field(seed), (CENTRE[0] + seed / 8, CENTRE[1] - seed / 9, 11.6 + seed / 8)]
         truth = light(rows, MOFFAT)
         planes = observed(truth, seed)
-        treat(planes, catalogue(rows), "repair")
+        repair_saturated_stars(planes, catalog(rows), "repair")
         put = (planes.missing & REPAIRED) != 0
         error = math.sqrt(planes.variance[put].sum(dtype=np.float64))
         pulls.append((planes.flux[put].sum(dtype=np.float64) - truth[put].sum()) / error)
@@ -275,12 +281,12 @@ def test_the_error_of_what_was_put_in_covers_the_truth():
     assert np.abs(pulls).max() < 3
 
 
-def test_without_good_stars_the_catalogue_says_it_all():
+def test_without_good_stars_the_catalog_says_it_all():
     rows = [(*CENTRE, 12.0)]
     truth = light(rows)
     planes = observed(truth)
-    (row,) = treat(planes, catalogue(rows), "repair")
-    assert row.how == "catalogue"
+    (row,) = repair_saturated_stars(planes, catalog(rows), "repair")
+    assert row.how == "catalog"
     assert_allclose(planes.flux[about(CENTRE, 25)].sum(), truth[about(CENTRE, 25)].sum(), rtol=0.05)
 
 
@@ -288,14 +294,16 @@ def test_stars_without_magnitude_and_far_off_the_frame_do_no_harm():
     rows = [*field(), (*CENTRE, 12.0)]
     strange = [(CENTRE[0] + 1, CENTRE[1], math.nan), (-4000.0, 1e6, 5.0), (math.nan, math.nan, 8.0)]
     one, other = observed(light(rows)), observed(light(rows))
-    assert treat(one, catalogue(rows), "repair") == treat(other, catalogue([*rows, *strange]), "repair")
+    assert repair_saturated_stars(one, catalog(rows), "repair") == repair_saturated_stars(
+        other, catalog([*rows, *strange]), "repair"
+    )
     assert_array_equal(one.flux, other.flux)
 
 
 @pytest.mark.parametrize("star", [GAUSSIAN, MOFFAT], ids=["gaussian", "moffat"])
 def test_the_psf_is_that_of_the_stars(star):
     rows = [*field(), (160.0, 150.0, 12.0)]
-    psf = build_psf(observed(light(rows, star)), catalogue(rows))
+    psf = build_psf(observed(light(rows, star)), catalog(rows))
     alone = light([(32.0, 32.0, 25.0)], star, (65, 65))
     assert_allclose(psf.image, alone, atol=0.005 * alone.max())
     assert_allclose(psf.image.sum(), 1, rtol=1e-12)
@@ -307,7 +315,7 @@ def test_galaxies_are_not_taken_for_psf_stars():
     wide = gaussian_star(9.0)
     rows = field()
     truth = light(rows[:-6]) + light(rows[-6:], wide)
-    psf = build_psf(observed(truth), catalogue(rows))
+    psf = build_psf(observed(truth), catalog(rows))
     assert psf.stars == len(rows) - 6
     alone = light([(32.0, 32.0, 25.0)], GAUSSIAN, (65, 65))
     assert_allclose(psf.image, alone, atol=0.005 * alone.max())
@@ -329,7 +337,4 @@ def test_a_star_of_the_zero_point_gives_one_count_a_second():
 
 
 def test_the_radius_of_the_psf_holds_a_moffat_star():
-    assert (
-        light([(100.0, 100.0, 25.0)], MOFFAT, (201, 201))[about((100, 100), bright_stars.RADIUS, (201, 201))].sum()
-        > 0.99
-    )
+    assert light([(100.0, 100.0, 25.0)], MOFFAT, (201, 201))[about((100, 100), RADIUS, (201, 201))].sum() > 0.99

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from .photometry import PS1_ZERO_POINT
+
 #: Scale of PS1's asinh compression, 2.5 log10(e) [PS1 IPP wiki, ``asinh_compression``]. A Python float: a NumPy one
 #: would turn float32 skycells into float64.
 ASINH_SCALE = 2.5 * math.log10(math.e)
 
-#: AB zero point of the flux this package works in [mag]; PS1 stacks have it already (``FPA.ZP``).
-ZERO_POINT = 25.0
 
 #: Bands and their bit in the `missing` plane, in the order of wavelength; g last, for it is not in the TESS band.
 BAND_BITS = {"r": 1, "i": 2, "z": 4, "y": 8, "g": 16}
@@ -47,7 +47,7 @@ class Scaling(NamedTuple):
     boffset: float | None
     bsoften: float | None
     exptime: float
-    zero_point: float = ZERO_POINT
+    zero_point: float = PS1_ZERO_POINT
 
 
 class Band(NamedTuple):
@@ -129,7 +129,7 @@ def scaling(keywords: Mapping[str, float | None]) -> Scaling:
         boffset=boffset,
         bsoften=bsoften,
         exptime=number("EXPTIME", 0.0),
-        zero_point=number("FPA.ZP", ZERO_POINT),
+        zero_point=number("FPA.ZP", PS1_ZERO_POINT),
     )
     if not math.isfinite(chosen.zero_point):
         raise ValueError(f"FPA.ZP is {chosen.zero_point}, not a zero point in magnitudes; repair the header")
@@ -277,7 +277,7 @@ def _linear(disk, scaling, power):
     if _is_empty(scaling):
         return np.full(disk.shape, np.nan)
     linear = linear_flux if power == 1 else linear_variance
-    rescale = 10 ** (0.4 * (ZERO_POINT - scaling.zero_point) * power)
+    rescale = 10 ** (0.4 * (PS1_ZERO_POINT - scaling.zero_point) * power)
     # Far ends of the table, reached by no real pixel, overflow: they end as NaN below.
     with np.errstate(over="ignore", invalid="ignore"):
         stored = scaling.bzero + scaling.bscale * disk.astype(np.float64)

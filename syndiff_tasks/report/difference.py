@@ -15,6 +15,7 @@ from scipy.special import erf
 
 from syndiff_tasks.geometry.tansip import pixel_to_sky
 from syndiff_tasks.pixels.mask import DQ
+from syndiff_tasks.pixels.spread import robust_sigma
 
 # A repaired star is right to some 5 %: far outside the noise of a bright one, so no truth to fit or to search.
 UNTRUSTED = int(DQ.NO_PS1 | DQ.LOW_COVERAGE | DQ.SAT_PS1 | DQ.STAR_REPAIRED | DQ.COLLATERAL)
@@ -29,7 +30,6 @@ MASK_MEANING = {
 
 # 53 PS1 px (core of 50 real TESS PRFs without the pixel) over 82 PS1 px a TESS px.
 TESS_PSF_SIGMA = 53 / 82
-SIGMA_PER_MAD = 1.4826
 THRESHOLD = 5.0
 KERNELS = (5, 3, 1)
 PIXELS_PER_COEFFICIENT = 20
@@ -125,11 +125,6 @@ class _Sample(NamedTuple):
     columns: np.ndarray
     template_variance: np.ndarray
     peak: np.ndarray
-
-
-def _robust_scatter(values):
-    """Return 1.4826 times the median absolute value: the sigma of a Gaussian around zero."""
-    return SIGMA_PER_MAD * float(np.median(np.abs(values)))
 
 
 def _incomplete(frames, size):
@@ -255,7 +250,7 @@ def match(frames, size=1):
     sky = float(np.median(sample.ffi))
     noise = sample.variance
     if noise is None:
-        noise = np.full(len(sample.ffi), max(_robust_scatter(sample.ffi - sky), 1e-30) ** 2)
+        noise = np.full(len(sample.ffi), max(robust_sigma(sample.ffi - sky), 1e-30) ** 2)
     variance = noise + (FIRST_MISMATCH * np.maximum(sample.ffi - sky, 0)) ** 2
     for _ in range(ITERATIONS):
         coefficients = _solve(sample, variance, keep)
@@ -264,9 +259,9 @@ def match(frames, size=1):
         peak = abs(kernel.sum()) * sample.peak
         faint = peak <= np.median(peak)
         if sample.variance is None:
-            noise = np.full(len(residual), max(_robust_scatter(residual[faint]), 1e-30) ** 2)
+            noise = np.full(len(residual), max(robust_sigma(residual[faint]), 1e-30) ** 2)
         propagated = noise + (kernel**2).sum() * sample.template_variance
-        excess = max(1.0, _robust_scatter(residual[faint] / np.sqrt(propagated[faint])))
+        excess = max(1.0, robust_sigma(residual[faint] / np.sqrt(propagated[faint])))
         mismatch = _mismatch(residual, peak, excess**2 * propagated)
         variance = excess**2 * propagated + (mismatch * peak) ** 2
         keep = np.abs(residual) < CLIP * np.sqrt(variance)
@@ -350,7 +345,7 @@ def subtract(frames, size=1, mesh=0):
     if frames.uncertainty is not None:
         propagated += frames.uncertainty**2
     else:
-        propagated += _robust_scatter(difference[_faint(flux, incomplete)]) ** 2
+        propagated += robust_sigma(difference[_faint(flux, incomplete)]) ** 2
     mismatch = np.float32(fit.mismatch * fit.scale) * np.maximum(ndimage.maximum_filter(flux, size=5), 0)
     noise = np.sqrt(np.float32(fit.excess**2) * propagated + mismatch**2)
     difference[incomplete] = np.nan
