@@ -15,7 +15,7 @@ from benchmarks import ccd, made_up
 from syndiff_tasks import paths, plans, stages
 from syndiff_tasks.demo import frame
 from syndiff_tasks.geometry.tansip import shifted
-from syndiff_tasks.pixels import psf
+from syndiff_tasks.pixels.convolution import convolve_gaussian
 from syndiff_tasks.targets import WholeTarget
 
 FFIS_OF_A_SECTOR = 1200  # of 30 minutes, on one CCD
@@ -32,7 +32,7 @@ def blurred_skycells(plan, folder):
     skycell = plan.footprint.skycells[0]
     origin = tuple(place // 4 * 4 - place - 4 for place in skycell.corner)
     with target.writing() as draft:
-        stages.write_blurred(draft.path, psf.gaussian_blur(ccd._blocks(skycell, origin)(), made_up.SIGMA, 0))
+        stages.write_blurred(draft.path, convolve_gaussian(ccd._blocks(skycell, origin)(), made_up.SIGMA, 0))
         draft.notes.update(ccd.NOTES)
     return dict.fromkeys((skycell.name for skycell in plan.footprint.skycells), target)
 

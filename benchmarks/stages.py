@@ -22,7 +22,7 @@ from syndiff_tasks.geometry.skycell import skycell_keywords, skycell_wcs
 from syndiff_tasks.io import archive as names
 from syndiff_tasks.io import products as fits_out
 from syndiff_tasks.io import store
-from syndiff_tasks.pixels import background, blocks, psf, template
+from syndiff_tasks.pixels import background, blocks, convolution, quadrature, template
 from syndiff_tasks.targets import Draft
 
 SHAPE = frame.SHAPE
@@ -293,8 +293,8 @@ def blur(folder):
     reference = _float64_blur(native, places)
 
     def run():
-        blurred = psf.gaussian_blur(shared, made_up.SIGMA, 0)
-        read = template.read(blurred, places[:1], places[1:])
+        blurred = convolution.convolve_gaussian(shared, made_up.SIGMA, 0)
+        read = template.sample(blurred, places[:1], places[1:])
         return {"worst error of the peak": float(np.max(np.abs(read.flux - reference)) / reference.max())}
 
     return run
@@ -352,7 +352,7 @@ def blur_by_dask(folder):
 
 @functools.cache
 def _blurred(folder):
-    return psf.gaussian_blur(_blocks_of(_filled(folder)), made_up.SIGMA, 0)
+    return convolution.convolve_gaussian(_blocks_of(_filled(folder)), made_up.SIGMA, 0)
 
 
 def _integrated(blurred, offsets):
@@ -361,10 +361,10 @@ def _integrated(blurred, offsets):
     box = slice(y.min(), y.max() + 1), slice(x.min(), x.max() + 1)
     owned = np.zeros((box[0].stop - box[0].start, box[1].stop - box[1].start), bool)
     owned[y - box[0].start, x - box[1].start] = True
-    rule = template.rule(blurred.sigma, mapping.pixel_scale(frame.TANSIP, skycell))
+    rule = quadrature.quadrature_rule(blurred.sigma, mapping.pixel_scale(frame.TANSIP, skycell))
     moved = [(0.005 * n, -0.003 * n) for n in range(offsets)]
     templates = [template.blank(owned.shape) for _ in moved]
-    lattice = template.lattice(owned, (box[1].start, box[0].start), rule, moved)
+    lattice = quadrature.quadrature_grid(owned, (box[1].start, box[0].start), rule, moved)
     positions = functools.partial(mapping.native_positions, frame.TANSIP, skycell)
     template.integrate(blurred, lattice, positions, templates)
     return templates, box
@@ -446,7 +446,7 @@ def whole_skycell(folder, offsets):
     def run():
         flux, variance, bits, missing = made_up.combined(folder)
         flux, variance = background.remove_background(flux, variance, bits, "segment")
-        blurred = psf.gaussian_blur(
+        blurred = convolution.convolve_gaussian(
             blocks.to_blocks(flux, variance, bits, missing, 4, skycell.corner), made_up.SIGMA, 0
         )
         _integrated(blurred, offsets)
@@ -464,7 +464,7 @@ def products(folder):
             _store(made_up.stored(folder), f"{root}/raw")
             combined = blocks.to_blocks(*made_up.combined(folder), 4, skycell.corner)
             stages.write_blocks(f"{root}/combined", combined, skycell)
-            stages.write_blurred(f"{root}/blurred", psf.gaussian_blur(combined, made_up.SIGMA, 0))
+            stages.write_blurred(f"{root}/blurred", convolution.convolve_gaussian(combined, made_up.SIGMA, 0))
             sizes = {name: _size(f"{root}/{name}") / 1e6 for name in ("raw", "combined", "blurred")}
         return sizes | {"raw of the archive's": sizes["raw"] / (archive_bytes / 1e6)}
 

@@ -24,9 +24,9 @@ from syndiff_tasks.geometry import mapping
 from syndiff_tasks.geometry.footprint import footprint_of
 from syndiff_tasks.geometry.region import SCIENCE
 from syndiff_tasks.geometry.rings import rings_v3
-from syndiff_tasks.pixels import background, template
+from syndiff_tasks.pixels import background, quadrature
 from syndiff_tasks.pixels.blocks import to_blocks
-from syndiff_tasks.pixels.psf import gaussian_blur
+from syndiff_tasks.pixels.convolution import convolve_gaussian
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -83,10 +83,10 @@ def star_error(u, v=0.0, bin=4, sigma=40.0, density=None):
     """Largest error of any pixel [of the star's brightest], for a star (u, v) from the middle of one [TESS px]."""
     pixels = turned(3)
     star = pixels.matrix @ [u, v] + pixels.origin
-    sky = gaussian_blur(blocks_of(one_star(*star), bin=bin), sigma, 0)
-    rule = template.rule(sky.sigma, SIDE)
+    sky = convolve_gaussian(blocks_of(one_star(*star), bin=bin), sigma, 0)
+    rule = quadrature.quadrature_rule(sky.sigma, SIDE)
     if density:
-        rule = rule._replace(density=density, taps=density + 2 * template.BEYOND)
+        rule = rule._replace(density=density, nodes=density + 2 * quadrature.BEYOND)
     found = sampled(sky, pixels, rule)
     truth = analytic(pixels, star, sigma)
     return np.abs(found.flux - truth).max() / truth.max(), abs(found.flux.sum(dtype=float) / truth.sum() - 1)
@@ -150,7 +150,7 @@ def draw_noise(path, realisations=400):
     values = []
     for _ in range(realisations):
         flux = np.where(blank, np.nan, rng.normal(0, np.sqrt(variance))).astype(np.float32)
-        sky = gaussian_blur(blocks_of(flux, variance.astype(np.float32)), 10.0, 0)
+        sky = convolve_gaussian(blocks_of(flux, variance.astype(np.float32)), 10.0, 0)
         found = sampled(sky, quarter)
         values.append(found.flux)
     values = np.array(values)
@@ -198,7 +198,7 @@ def draw_correlation(axes, realisations=150):
     for _ in range(realisations):
         blocks = blocks_of(rng.standard_normal((SIZE, SIZE), np.float32))
         for sigma, images in noise.items():
-            sky = gaussian_blur(blocks, sigma, 0)
+            sky = convolve_gaussian(blocks, sigma, 0)
             images.append(sampled(sky, pixels).flux.reshape(square, square))
     for (sigma, images), shade in zip(noise.items(), ("tab:blue", "tab:orange"), strict=True):
         images = np.array(images)[:, 1:-1, 1:-1]  # the outermost may miss sky

@@ -26,7 +26,7 @@ from .geometry.skycell import MARGIN
 from .geometry.tansip import TanSip, cropped, oversampled, shifted, tansip_keywords
 from .io import fits_in, products, store
 from .io import prf as prf_files
-from .pixels import background, bands, blocks, mask, photometry, psf, template
+from .pixels import background, bands, blocks, convolution, mask, photometry, prf, quadrature, template, widening
 
 logger = logging.getLogger("luigi-interface")
 
@@ -276,7 +276,7 @@ def convolve(plan, skycell, combined, blur, ignore):
 
     Returns
     -------
-    blurred : psf.Blurred
+    blurred : convolution.Convolved
     """
     frame = read_blocks(combined[skycell.name].path)
     names = blur.made_of(plan, skycell)[1:]
@@ -284,15 +284,15 @@ def convolve(plan, skycell, combined, blur, ignore):
         neighbours = [
             (read_blocks(combined[name].path), mapping.plane_homography(plan.skycell(name), skycell)) for name in names
         ]
-        frame = psf.widen(frame, blur.widening(plan.tessellation.margin(skycell)), neighbours)
+        frame = widening.widen(frame, blur.widening(plan.tessellation.margin(skycell)), neighbours)
     if blur.prfs is None:
-        return psf.gaussian_blur(frame, blur.sigma, mask.bit_mask(ignore))
+        return convolution.convolve_gaussian(frame, blur.sigma, mask.bit_mask(ignore))
     centre = (skycell.nx - 1) / 2, (skycell.ny - 1) / 2
     column, row = (float(value[0]) for value in mapping.ps1_to_tess(plan.tansip, skycell, *([c] for c in centre)))
-    prf = psf.interpolate_prf(blur.prfs.images, blur.prfs.rows, blur.prfs.columns, row + 1, column + 1)
+    image = prf.interpolate_prf(blur.prfs.images, blur.prfs.rows, blur.prfs.columns, row + 1, column + 1)
     jacobian = mapping.jacobian(plan.tansip, skycell, *centre)
-    turned = psf.resample_prf(prf, jacobian, frame.grid.step, blur.prfs.oversampling)
-    return psf.prf_blur(frame, turned, mask.bit_mask(ignore))
+    turned = prf.resample_prf(image, jacobian, frame.grid.step, blur.prfs.oversampling)
+    return convolution.convolve_prf(frame, turned, mask.bit_mask(ignore))
 
 
 def write_blurred(path, blurred):
@@ -303,9 +303,9 @@ def write_blurred(path, blurred):
 
 
 def read_blurred(path):
-    """Return the `psf.Blurred` that `write_blurred` wrote."""
+    """Return the `convolution.Convolved` that `write_blurred` wrote."""
     told = store.read_attributes(path)
-    return psf.Blurred(**store.read_arrays(path), grid=blocks.Grid(*told["grid"]), sigma=told["sigma"])
+    return convolution.Convolved(**store.read_arrays(path), grid=blocks.Grid(*told["grid"]), sigma=told["sigma"])
 
 
 def summarise(plan, groups, path):
@@ -412,8 +412,8 @@ def integrate(plan, frame, groups, offsets, oversampling, progress):
     for index, box in enumerate(ndimage.find_objects(frame.owner + 1)):
         skycell = plan.skycells[index]
         blurred = read_blurred(groups[skycell.name].path)
-        rule = template.rule(blurred.sigma, mapping.pixel_scale(plan.tansip, skycell) / oversampling)
-        lattice = template.lattice(frame.owner[box] == index, (box[1].start, box[0].start), rule, fine)
+        rule = quadrature.quadrature_rule(blurred.sigma, mapping.pixel_scale(plan.tansip, skycell) / oversampling)
+        lattice = quadrature.quadrature_grid(frame.owner[box] == index, (box[1].start, box[0].start), rule, fine)
         positions = functools.partial(mapping.native_positions, frame.tansip, skycell)
         parts = [template.Sampled(*(plane[box] for plane in planes)) for planes in templates]
         template.integrate(blurred, lattice, positions, parts)
@@ -440,7 +440,7 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
         The blurred skycells, whose manifests tell what they are made of.
     """
     factor = 10 ** (-0.4 * (photometry.PS1_ZERO_POINT - photometry.UNITS[described.units].zero_point))
-    judged = template.judge(sampled, frame.science, frame.seam, described.min_coverage)
+    judged = template.apply_quality_flags(sampled, frame.science, frame.seam, described.min_coverage)
     fine = tuple(described.oversampling * value for value in offset)
     planes = {
         "FLUX_SUM": judged.flux * np.float32(factor),

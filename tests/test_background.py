@@ -56,7 +56,7 @@ def test_sources_are_exactly_the_pixels_that_sep_finds(stars):
     assert ours.any() == (stars > 0)
 
 
-def test_sep_with_its_deblending_and_cleaning_keeps_all_but_a_hundredth_of_these_pixels():
+def test_sep_with_deblending_and_cleaning_keeps_99_percent_of_these_pixels():
     flux = field(5, 40)
     ours, theirs = sources(flux, unmasked(flux), every=1), sep_pixels(flux)
     assert not (theirs & ~ours).any()

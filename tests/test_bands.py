@@ -244,7 +244,7 @@ def test_a_linear_float_cutout_needs_nothing_but_its_exposure_time():
     assert scaling({"EXPTIME": 1.0, "ZBLANK": BLANK}).blank == BLANK
 
 
-def test_an_image_with_no_good_pixel_is_nan_throughout_whatever_else_its_header_says():
+def test_an_image_without_good_pixels_is_nan_whatever_else_its_header_says():
     empty = scaling(REAL_Y | {"BSOFTEN": math.nan, "EXPTIME": None, "BZERO": math.nan})
     assert np.isnan(lookup_table(empty, 1)).all()
     disk = np.zeros((2, 2), np.int16)

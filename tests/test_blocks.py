@@ -72,7 +72,7 @@ def test_blocks_are_those_of_the_brute_force_sum(bin, corner):
 
 @pytest.mark.parametrize("bin", [1, 4, 5, 12])
 @pytest.mark.parametrize("corner", [(0, 0), (6002, 12003)])
-def test_a_point_keeps_its_flux_its_centroid_and_gains_exactly_a_quarter_block_squared(bin, corner):
+def test_a_point_keeps_flux_and_centroid_and_gains_exactly_a_quarter_block_squared(bin, corner):
     for x, y in [(0, 0), (20, 17), (21, 18), (22, 19), (23, 20), (39, 35)]:
         blocks = to_blocks(*point((36, 40), x, y), bin, corner)
         flux = blocks.flux.astype(float)
@@ -121,7 +121,7 @@ def test_blocks_of_neighbouring_skycells_coincide():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 13), st.integers(-30000, 60000), st.integers(1, 40))
-def test_the_grid_has_one_block_to_spare_on_every_side_and_begins_at_a_multiple_of_bin(bin, corner, size):
+def test_the_grid_has_a_spare_block_on_every_side_and_begins_at_a_multiple_of_bin(bin, corner, size):
     grid_of = to_blocks(*point((size, size), 0, 0), bin, (corner, corner))
     begin = grid_of.grid.x0 - (bin - 1) / 2
     assert (begin + corner) % bin == 0

@@ -209,7 +209,7 @@ def test_pixels_whose_light_crosses_a_border_of_projections_are_told_and_others_
     assert 20 < np.count_nonzero(dq) < dq.size - 20
 
 
-# --- blank and judge themselves ---------------------------------------------------------------------------------------
+# --- blank and apply_quality_flags ------------------------------------------------------------------------------------
 
 
 def good(shape=(3, 4), coverage=1.0, dq=0):
@@ -218,10 +218,10 @@ def good(shape=(3, 4), coverage=1.0, dq=0):
     return template.Sampled(flux, variance, covered, count, masked, np.full(shape, dq, np.uint8))
 
 
-def judge(planes, science=None, seam=None, min_coverage=0.5):
+def flagged(planes, science=None, seam=None, min_coverage=0.5):
     shape = planes.flux.shape
     science = np.ones(shape, bool) if science is None else science
-    return template.judge(planes, science, np.zeros(shape, bool) if seam is None else seam, min_coverage)
+    return template.apply_quality_flags(planes, science, np.zeros(shape, bool) if seam is None else seam, min_coverage)
 
 
 def test_blank_planes_have_no_data_and_say_so():
@@ -236,13 +236,13 @@ def test_blank_planes_have_no_data_and_say_so():
 
 
 def test_pixels_without_skycell_stay_without_data_and_are_not_called_low():
-    planes = judge(template.blank((2, 3)), min_coverage=1.0)
+    planes = flagged(template.blank((2, 3)), min_coverage=1.0)
     assert_array_equal(planes.dq, DQ.NO_PS1)
     assert np.isnan(planes.flux).all()
 
 
 def test_good_pixels_are_left_alone():
-    planes = judge(good())
+    planes = flagged(good())
     for plane, before in zip(planes, good(), strict=True):
         assert_array_equal(plane, before)
 
@@ -250,30 +250,30 @@ def test_good_pixels_are_left_alone():
 def test_coverage_below_the_least_takes_the_flux_and_the_least_itself_does_not():
     planes = good()
     planes.coverage[0] = [0.25, np.nextafter(np.float32(0.5), np.float32(0)), 0.5, 0.75]
-    judge(planes)
+    flagged(planes)
     assert_array_equal(planes.dq[0], [DQ.LOW_COVERAGE, DQ.LOW_COVERAGE, 0, 0])
     assert_array_equal(np.isnan(planes.flux[0]), [True, True, False, False])
     assert_array_equal(np.isnan(planes.variance[0]), [True, True, False, False])
     assert_array_equal(planes.coverage[0, :2] > 0, True)
     assert_array_equal(planes.dq[1:], 0)
-    assert_array_equal(judge(good(coverage=0.01), min_coverage=0.0).dq, 0)
+    assert_array_equal(flagged(good(coverage=0.01), min_coverage=0.0).dq, 0)
 
 
 def test_what_a_pixel_without_sky_had_is_not_told():
     science = np.ones((3, 4), bool)
     science[:, 0] = False
-    planes = judge(good(coverage=0.1, dq=DQ.SAT_PS1), science, np.ones((3, 4), bool))
+    planes = flagged(good(coverage=0.1, dq=DQ.SAT_PS1), science, np.ones((3, 4), bool))
     assert_array_equal(planes.dq[:, 0], DQ.COLLATERAL)
     assert_array_equal(planes.dq[:, 1:], DQ.SAT_PS1 | DQ.LOW_COVERAGE | DQ.PROJECTION_SEAM)
     assert np.isnan(planes.flux).all() and np.isnan(planes.variance).all()
-    kept = judge(good(), science)
+    kept = flagged(good(), science)
     assert_array_equal(np.isnan(kept.flux), ~science)
 
 
 def test_a_seam_is_told_and_keeps_the_flux():
     seam = np.zeros((3, 4), bool)
     seam[1, 2] = True
-    planes = judge(good(), seam=seam)
+    planes = flagged(good(), seam=seam)
     assert_array_equal(planes.dq, np.where(seam, DQ.PROJECTION_SEAM, 0))
     assert np.isfinite(planes.flux).all()
 

@@ -22,7 +22,7 @@ from syndiff_tasks.geometry.rings import rings_v3
 from syndiff_tasks.geometry.skycell import skycell_wcs
 from syndiff_tasks.geometry.tansip import TanSip, tansip_keywords
 from syndiff_tasks.io import fits_in
-from syndiff_tasks.pixels import bands, blocks, psf, template
+from syndiff_tasks.pixels import bands, blocks, convolution, quadrature, template
 from syndiff_tasks.pixels.mask import DQ
 
 SKYCELL = "skycell.1329.005"
@@ -92,7 +92,7 @@ def blurred(galaxy, flux, sigma=SIGMA, bin=4):
         tuple(a + b for a, b in zip(cell.corner, start, strict=True)),
     )
     grid = shared.grid._replace(x0=shared.grid.x0 + start[0], y0=shared.grid.y0 + start[1])
-    return psf.gaussian_blur(shared._replace(grid=grid), sigma, ignore=0)
+    return convolution.convolve_gaussian(shared._replace(grid=grid), sigma, ignore=0)
 
 
 def pointed_at(x, y):
@@ -111,8 +111,8 @@ def sampled(galaxy, sky, offset=(0.0, 0.0), half=4):
     tansip = pointed_at(*(place + 120 for place in galaxy.corner))
     x, y = (a.ravel() for a in np.meshgrid(*2 * [np.arange(20 - half, 21 + half)]))
     planes = template.blank((2 * half + 1, 2 * half + 1))
-    rule = template.rule(sky.sigma, mapping.pixel_scale(tansip, cell))
-    lattice = template.lattice(np.ones(planes.dq.shape, bool), (20 - half, 20 - half), rule, [offset])
+    rule = quadrature.quadrature_rule(sky.sigma, mapping.pixel_scale(tansip, cell))
+    lattice = quadrature.quadrature_grid(np.ones(planes.dq.shape, bool), (20 - half, 20 - half), rule, [offset])
     template.integrate(sky, lattice, functools.partial(mapping.native_positions, tansip, cell), [planes])
     return x, y, tansip, template.Sampled(*(plane.ravel() for plane in planes))
 

@@ -17,7 +17,7 @@ from syndiff_tasks.geometry.rings import rings_v3
 from syndiff_tasks.geometry.skycell import skycell_wcs
 from syndiff_tasks.geometry.tansip import pixel_to_sky, sky_to_pixel
 from syndiff_tasks.io import store
-from syndiff_tasks.pixels import blocks, psf, template
+from syndiff_tasks.pixels import blocks, convolution, template
 from syndiff_tasks.starlist import KEEP, StarPolicy
 
 SURVEY = rings_v3()
@@ -67,7 +67,7 @@ def test_a_recipe_is_made_of_the_settings_and_the_bits_of_the_task():
     assert stages.recipe(settings, [5, 12]) == ((("r", 1.0),), "mesh", (5, 12), "flag", 8, stars)
 
 
-def test_excluded_pixels_are_blank_before_they_are_shared_and_flagged_ones_keep_their_flux(folder):
+def test_excluded_pixels_are_blank_before_sharing_and_flagged_ones_keep_their_flux(folder):
     side = 600
     skycell, shape = SURVEY.skycell("skycell.2611.081")._replace(nx=side, ny=side), (side, side)
     linear = {"BZERO": 0.0, "BSCALE": 0.01, "EXPTIME": 2.0}
@@ -113,8 +113,8 @@ def test_up_to_sigma_45_a_skycell_is_blurred_alone_and_beyond_with_its_neighbour
 def test_light_of_a_star_further_off_than_is_followed_is_so_little_of_its_peak(sigmas, told):
     flux = np.zeros((120, 240), np.float32)
     flux[60, 60] = 1
-    blurred = psf.gaussian_blur(blocks.to_blocks(*plain(flux), 4, (0, 0)), 10, ignore=0)
-    peak, off = template.read(blurred, np.array([[60.0, 60 + sigmas * 10]]), np.full((1, 2), 60.0)).flux[0]
+    blurred = convolution.convolve_gaussian(blocks.to_blocks(*plain(flux), 4, (0, 0)), 10, ignore=0)
+    peak, off = template.sample(blurred, np.array([[60.0, 60 + sigmas * 10]]), np.full((1, 2), 60.0)).flux[0]
     assert told / 2 < off / peak < told
 
 

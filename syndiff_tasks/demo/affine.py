@@ -1,16 +1,16 @@
-"""Template pixels that an affine map joins to a blurred sky: what pictures and tests of accuracy need of an FFI."""
+"""Template pixels that an affine map joins to a convolved sky: what pictures and tests of accuracy need of an FFI."""
 
 import numpy as np
 
-from syndiff_tasks.pixels import template
+from syndiff_tasks.pixels import quadrature, template
 
 
-def sampled(blurred, frame, box, offset=(0.0, 0.0), rule=None):
-    """Integrate a blurred sky over the pixels of a box.
+def sampled(convolved, frame, box, offset=(0.0, 0.0), rule=None):
+    """Integrate a convolved sky over the pixels of a box.
 
     Parameters
     ----------
-    blurred : psf.Blurred
+    convolved : convolution.Convolved
         The sky.
     frame : (ndarray of shape (2, 2), ndarray of shape (2,))
         Matrix and origin: template px (x, y) is seen at native px matrix @ (x, y) + origin.
@@ -18,8 +18,8 @@ def sampled(blurred, frame, box, offset=(0.0, 0.0), rule=None):
         x0, y0, x1, y1 of the pixels, half-open.
     offset : (float, float)
         (dx, dy) [template px].
-    rule : template.Rule, optional
-        How they are summed up from points; that of `template.rule` by default.
+    rule : quadrature.QuadratureRule, optional
+        How pixels are integrated; by default that of `quadrature.quadrature_rule`.
 
     Returns
     -------
@@ -30,11 +30,11 @@ def sampled(blurred, frame, box, offset=(0.0, 0.0), rule=None):
     x0, y0, x1, y1 = box
     area = abs(np.linalg.det(matrix))
     planes = template.blank((y1 - y0, x1 - x0))
-    rule = rule or template.rule(blurred.sigma, area**0.5)
-    lattice = template.lattice(np.ones(planes.dq.shape, bool), (x0, y0), rule, [offset])
+    rule = rule or quadrature.quadrature_rule(convolved.sigma, area**0.5)
+    grid = quadrature.quadrature_grid(np.ones(planes.dq.shape, bool), (x0, y0), rule, [offset])
 
     def positions(x, y, start, stop):
         return *(np.tensordot(matrix, np.meshgrid(x, y), axes=1) + np.reshape(origin, (2, 1, 1))), area
 
-    template.integrate(blurred, lattice, positions, [planes])
+    template.integrate(convolved, grid, positions, [planes])
     return template.Sampled(*(plane.ravel() for plane in planes))

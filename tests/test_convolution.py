@@ -1,4 +1,4 @@
-"""The blur, against double precision at native resolution."""
+"""The convolution, against double precision at native resolution."""
 
 import math
 
@@ -11,10 +11,12 @@ from scipy.interpolate import NdBSpline
 from scipy.ndimage import gaussian_filter
 from scipy.signal import fftconvolve
 
-from syndiff_tasks.pixels import psf
+from syndiff_tasks.pixels import convolution, widening
 from syndiff_tasks.pixels.blocks import to_blocks
+from syndiff_tasks.pixels.convolution import convolve_gaussian, convolve_prf
 from syndiff_tasks.pixels.mask import DQ, REPAIRED, bit_mask
-from syndiff_tasks.pixels.psf import gaussian_blur, interpolate_prf, prf_blur, resample_prf, widen
+from syndiff_tasks.pixels.prf import interpolate_prf, resample_prf
+from syndiff_tasks.pixels.widening import widen
 
 STAR = 1.87  # PS1 stars, FWHM 4.4 px
 
@@ -62,69 +64,71 @@ def sky():
 
 
 @pytest.mark.parametrize(("bin", "sigma"), [(1, 20), (4, 20), (4, 40), (8, 40), (4, 53)])
-def test_blurred_blocks_agree_with_a_gaussian_filter_at_native_resolution(sky, bin, sigma):
-    blurred = gaussian_blur(blocks_of(sky, bin, corner=(1203, 77)), sigma, ignore=0)
+def test_convolved_blocks_agree_with_a_gaussian_filter_at_native_resolution(sky, bin, sigma):
+    convolved = convolve_gaussian(blocks_of(sky, bin, corner=(1203, 77)), sigma, ignore=0)
     x, y = inner(sky.shape, 20)
     truth = gaussian_filter(sky, sigma, mode="constant", truncate=7)[y, x]
-    assert np.abs(read(blurred.flux, blurred.grid, x, y) - truth).max() < 1.5e-4 * truth.max()
+    assert np.abs(read(convolved.flux, convolved.grid, x, y) - truth).max() < 1.5e-4 * truth.max()
 
 
 def test_the_convolution_alone_is_right_to_a_few_times_1e_6(sky):
     blocks, sigma, every = blocks_of(sky, 4), 10.0, 3
-    blurred = gaussian_blur(blocks, 4 * sigma, ignore=0)
-    assert blurred.grid.step == 4 * every
+    convolved = convolve_gaussian(blocks, 4 * sigma, ignore=0)
+    assert convolved.grid.step == 4 * every
     padded = np.pad(blocks.flux.astype(float), 150)
     f = [fft.fftfreq(n) for n in padded.shape]
     response = [np.exp(-2 * (math.pi * sigma * k) ** 2) / (np.sinc(k) ** 3 * np.sinc(every * k) ** 4) for k in f]
     response = [np.where(np.abs(k) < 0.5 / every, r, 0) for k, r in zip(f, response, strict=True)]
     truth = fft.ifft2(fft.fft2(padded) * np.outer(*response)).real / 16
-    truth = truth[150 - every :: every, 150 - every :: every][: len(blurred.flux), : blurred.flux.shape[1]]
-    assert_allclose(blurred.flux, truth, atol=5e-6 * truth.max())
+    truth = truth[150 - every :: every, 150 - every :: every][: len(convolved.flux), : convolved.flux.shape[1]]
+    assert_allclose(convolved.flux, truth, atol=5e-6 * truth.max())
 
 
-def test_error_grows_with_the_distance_of_samples_and_the_chosen_one_is_small_enough(sky, monkeypatch):
+def test_error_grows_with_sample_distance_and_is_small_at_the_chosen_one(sky, monkeypatch):
     x, y = inner(sky.shape, 60)
     truth = gaussian_filter(sky, 40, mode="constant", truncate=7)[y, x]
     errors = {}
-    for samples, every in ((7, 1), (psf.SAMPLES_PER_SIGMA, 3), (1.4, 5), (0.8, 8)):
-        monkeypatch.setattr(psf, "SAMPLES_PER_SIGMA", samples)
-        blurred = gaussian_blur(blocks_of(sky, 4), 40, ignore=0)
-        assert blurred.grid.step == 4 * every
-        errors[every] = np.abs(read(blurred.flux, blurred.grid, x, y) - truth).max() / truth.max()
+    for samples, every in ((7, 1), (convolution.SAMPLES_PER_SIGMA, 3), (1.4, 5), (0.8, 8)):
+        monkeypatch.setattr(convolution, "SAMPLES_PER_SIGMA", samples)
+        convolved = convolve_gaussian(blocks_of(sky, 4), 40, ignore=0)
+        assert convolved.grid.step == 4 * every
+        errors[every] = np.abs(read(convolved.flux, convolved.grid, x, y) - truth).max() / truth.max()
     assert errors[1] < 3e-5 and errors[3] < 1e-4
     assert errors[1] < errors[3] < errors[5] < errors[8]
 
 
-def test_a_kernel_cut_at_the_reach_chosen_lacks_less_than_1e_6_and_one_cut_closer_more(monkeypatch):
-    taps = {}
-    for reach in (4.0, psf.KERNEL_REACH, 9.0):
-        monkeypatch.setattr(psf, "KERNEL_REACH", reach)
-        taps[reach] = psf._taps(10.0, 3)
-    whole = taps.pop(9.0)
-    lacking = [np.abs(whole - np.pad(cut, (len(whole) - len(cut)) // 2)).sum() for cut in taps.values()]
+def test_the_truncated_kernel_lacks_less_than_1e_6_and_a_shorter_one_more(monkeypatch):
+    kernels = {}
+    for reach in (4.0, convolution.KERNEL_REACH, 9.0):
+        monkeypatch.setattr(convolution, "KERNEL_REACH", reach)
+        kernels[reach] = convolution._kernel(10.0, 3)
+    whole = kernels.pop(9.0)
+    lacking = [np.abs(whole - np.pad(cut, (len(whole) - len(cut)) // 2)).sum() for cut in kernels.values()]
     assert lacking[1] < 1e-6 < 1e-5 < lacking[0]
 
 
-@pytest.mark.parametrize(("blocks_per_sigma", "least", "most"), [(psf.LEAST_BLOCKS_PER_SIGMA, 0, 1e-3), (1.5, 2e-3, 1)])
-def test_the_narrowest_blur_allowed_is_right_to_1e_3_of_the_peak_and_a_narrower_one_is_not(
+@pytest.mark.parametrize(
+    ("blocks_per_sigma", "least", "most"), [(convolution.LEAST_BLOCKS_PER_SIGMA, 0, 1e-3), (1.5, 2e-3, 1)]
+)
+def test_the_narrowest_sigma_allowed_is_right_to_1e_3_and_a_narrower_one_is_not(
     blocks_per_sigma, least, most, monkeypatch
 ):
-    monkeypatch.setattr(psf, "LEAST_BLOCKS_PER_SIGMA", blocks_per_sigma)
+    monkeypatch.setattr(convolution, "LEAST_BLOCKS_PER_SIGMA", blocks_per_sigma)
     image = star_image((160, 160), 80.2, 71.7)
-    blurred = gaussian_blur(blocks_of(image, 4), 4 * blocks_per_sigma, ignore=0)
+    convolved = convolve_gaussian(blocks_of(image, 4), 4 * blocks_per_sigma, ignore=0)
     x, y = inner(image.shape, 40, step=1)
     truth = gaussian_filter(image, 4 * blocks_per_sigma, mode="constant", truncate=7)[y, x]
-    assert least < np.abs(read(blurred.flux, blurred.grid, x, y) - truth).max() / truth.max() < most
+    assert least < np.abs(read(convolved.flux, convolved.grid, x, y) - truth).max() / truth.max() < most
 
 
 def test_a_skycell_of_full_size_is_stored_in_some_530_samples_a_side():
-    assert psf._samples(1580, psf._samples_apart(40 / 4)) == 530
+    assert convolution._samples(1580, convolution._samples_apart(40 / 4)) == 530
 
 
 def test_flux_and_centroid_are_conserved():
-    blurred = gaussian_blur(blocks_of(star_image((400, 400), 190.3, 207.9), 4), 30, ignore=0)
-    assert_allclose(blurred.flux.sum(dtype=float) * blurred.grid.step**2, 1, atol=1e-5)
-    assert_allclose(centroid(blurred.flux, blurred.grid), [190.3, 207.9], atol=1e-3)
+    convolved = convolve_gaussian(blocks_of(star_image((400, 400), 190.3, 207.9), 4), 30, ignore=0)
+    assert_allclose(convolved.flux.sum(dtype=float) * convolved.grid.step**2, 1, atol=1e-5)
+    assert_allclose(centroid(convolved.flux, convolved.grid), [190.3, 207.9], atol=1e-3)
 
 
 @pytest.mark.parametrize("sigma", [0, 16, 40])
@@ -132,63 +136,63 @@ def test_a_constant_sky_stays_constant_up_to_its_holes(sigma):
     sky = np.full((300, 300), 3.5)
     sky[120:150, 90:210] = np.nan
     sky[:, :7] = np.nan
-    blurred = gaussian_blur(blocks_of(sky, 4), sigma, ignore=0)
-    seen = blurred.valid > 1e-3
-    assert_allclose(blurred.flux[seen] / blurred.valid[seen], 3.5, rtol=1e-5)
+    convolved = convolve_gaussian(blocks_of(sky, 4), sigma, ignore=0)
+    seen = convolved.valid > 1e-3
+    assert_allclose(convolved.flux[seen] / convolved.valid[seen], 3.5, rtol=1e-5)
     x, y = inner(sky.shape, 5)
     truth = gaussian_filter(np.isfinite(sky).astype(float), math.hypot(sigma, 0 if sigma else 3.055), mode="constant")
-    assert_allclose(read(blurred.valid, blurred.grid, x, y), truth[y, x], atol=1e-3 if sigma else 0.03)
+    assert_allclose(read(convolved.valid, convolved.grid, x, y), truth[y, x], atol=1e-3 if sigma else 0.03)
 
 
-def test_masked_is_the_blurred_share_of_pixels_with_a_bit():
+def test_masked_is_the_convolved_share_of_pixels_with_a_bit():
     rng = np.random.default_rng(5)
     mask = (rng.random((300, 300)) < 0.2).astype(np.uint16) * 4096
-    blurred = gaussian_blur(blocks_of(np.zeros(mask.shape), 4, mask=mask), 16, ignore=0)
+    convolved = convolve_gaussian(blocks_of(np.zeros(mask.shape), 4, mask=mask), 16, ignore=0)
     x, y = inner(mask.shape, 20)
     truth = gaussian_filter((mask > 0).astype(float), 16, mode="constant", truncate=7)[y, x]
-    assert_allclose(read(blurred.masked, blurred.grid, x, y), truth, atol=1e-4)
+    assert_allclose(read(convolved.masked, convolved.grid, x, y), truth, atol=1e-4)
 
 
 @pytest.mark.parametrize("sigma", [16, 40])
-def test_variance_is_that_of_the_blurred_flux(sigma):
+def test_variance_is_that_of_the_convolved_flux(sigma):
     rng = np.random.default_rng(2)
     variance = rng.uniform(0.5, 2, (400, 400))
     variance[150:250, 120:180] *= 20
     flux = np.where(rng.random(variance.shape) < 0.1, np.nan, 0.0)
     flux[:, 300:310] = np.nan
-    blurred = gaussian_blur(blocks_of(flux, 4, variance), sigma, ignore=0)
+    convolved = convolve_gaussian(blocks_of(flux, 4, variance), sigma, ignore=0)
     kernel = np.exp(-(np.arange(-200, 201) ** 2) / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi))
     squared = np.outer(kernel, kernel) ** 2
     truth = fftconvolve(np.where(np.isnan(flux), 0, variance), squared, mode="same")
     x, y = inner(flux.shape, 5)
-    assert_allclose(read(blurred.variance, blurred.grid, x, y), truth[y, x], rtol=5e-3)
-    assert blurred.variance.min() >= 0
+    assert_allclose(read(convolved.variance, convolved.grid, x, y), truth[y, x], rtol=5e-3)
+    assert convolved.variance.min() >= 0
 
 
-def test_without_a_blur_a_star_is_wider_by_the_two_splines_only():
+def test_without_convolution_a_star_is_wider_by_the_two_splines_only():
     blocks = blocks_of(star_image((160, 160), 80.4, 77.7), 4)
-    blurred = gaussian_blur(blocks, 0, ignore=0)
-    assert blurred.grid.step == 4 and blurred.sigma == pytest.approx(4 * math.sqrt(1 / 4 + 1 / 3))
+    convolved = convolve_gaussian(blocks, 0, ignore=0)
+    assert convolved.grid.step == 4 and convolved.sigma == pytest.approx(4 * math.sqrt(1 / 4 + 1 / 3))
     x, y = np.meshgrid(*2 * [np.arange(40, 120, 0.5)])
-    profile = read(blurred.flux, blurred.grid, x, y) / 4
+    profile = read(convolved.flux, convolved.grid, x, y) / 4
     assert_allclose(profile.sum(), 1, atol=1e-5)
     assert_allclose([(profile * x).sum(), (profile * y).sum()], [80.4, 77.7], atol=1e-3)
     assert_allclose((profile * (x - 80.4) ** 2).sum(), STAR**2 + 4**2 / 4 + 4**2 / 3, rtol=2e-3)
 
 
 @pytest.mark.parametrize("sigma", [7.9, -1, math.nan])
-def test_a_blur_too_narrow_for_the_blocks_is_refused_and_says_which_bin_would_do(sky, sigma):
-    with pytest.raises(ValueError, match="bin of 3 or less" if sigma > 0 else "or 0 for no blur"):
-        gaussian_blur(blocks_of(sky, 4), sigma, ignore=0)
+def test_a_sigma_too_narrow_for_the_blocks_is_refused_naming_the_bin_that_fits(sky, sigma):
+    with pytest.raises(ValueError, match="bin of 3 or less" if sigma > 0 else "or 0 for no convolution"):
+        convolve_gaussian(blocks_of(sky, 4), sigma, ignore=0)
 
 
-def test_flags_spread_as_far_as_the_blur_and_no_further():
+def test_flags_spread_as_far_as_the_kernel_and_no_further():
     mask, missing = np.zeros((400, 400), np.uint16), np.zeros((400, 400), np.uint8)
     mask[200, 100], mask[200, 200] = bit_mask([5]), bit_mask([12])
     missing[200, 300], missing[100, 200] = 8, REPAIRED
-    blurred = gaussian_blur(blocks_of(np.zeros(mask.shape), 4, mask=mask, missing=missing), 20, bit_mask([12]))
-    rows, columns = np.indices(blurred.dq.shape) * blurred.grid.step + blurred.grid.x0
-    near, far_off = 20 + psf.DQ_HALF_GAP, psf.SATURATED_REACH * 20 + psf.DQ_HALF_GAP
+    convolved = convolve_gaussian(blocks_of(np.zeros(mask.shape), 4, mask=mask, missing=missing), 20, bit_mask([12]))
+    rows, columns = np.indices(convolved.dq.shape) * convolved.grid.step + convolved.grid.x0
+    near, far_off = 20 + convolution.DQ_HALF_GAP, convolution.SATURATED_REACH * 20 + convolution.DQ_HALF_GAP
     for bit, x, y, reach in (
         (DQ.SAT_PS1, 100, 200, far_off),
         (DQ.IGNORED_BIT, 200, 200, near),
@@ -196,8 +200,8 @@ def test_flags_spread_as_far_as_the_blur_and_no_further():
         (DQ.STAR_REPAIRED, 200, 100, near),
     ):
         far = np.maximum(np.abs(columns - x), np.abs(rows - y))
-        assert (blurred.dq[far <= reach - 4] & bit).all()
-        assert not (blurred.dq[far > reach + 8] & bit).any()
+        assert (convolved.dq[far <= reach - 4] & bit).all()
+        assert not (convolved.dq[far > reach + 8] & bit).any()
 
 
 def gaussian_kernel(sigma, half):
@@ -205,11 +209,11 @@ def gaussian_kernel(sigma, half):
     return np.outer(line, line)
 
 
-def test_a_gaussian_given_as_a_kernel_image_does_what_the_gaussian_blur_does(sky):
+def test_a_gaussian_given_as_a_kernel_image_does_what_the_gaussian_convolution_does(sky):
     rng = np.random.default_rng(3)
     flux = np.where(rng.random(sky.shape) < 0.1, np.nan, sky)
     blocks = blocks_of(flux, 4, rng.uniform(1, 2, sky.shape), mask=(rng.random(sky.shape) < 0.1).astype(np.uint16))
-    one, two = prf_blur(blocks, gaussian_kernel(10, 60), ignore=0), gaussian_blur(blocks, 40, ignore=0)
+    one, two = convolve_prf(blocks, gaussian_kernel(10, 60), ignore=0), convolve_gaussian(blocks, 40, ignore=0)
     assert one.sigma is None and one.grid == two.grid
     for name in ("flux", "valid", "masked"):
         peak = getattr(two, name).max()
@@ -223,17 +227,17 @@ def test_a_lopsided_kernel_is_not_turned_round(sky):
         -((columns - 50) ** 2 + (rows + 20) ** 2) / (2 * 30**2)
     )
     kernel /= kernel.sum()
-    blurred = prf_blur(blocks_of(sky, 4), kernel[::4, ::4], ignore=0)
+    convolved = convolve_prf(blocks_of(sky, 4), kernel[::4, ::4], ignore=0)
     x, y = inner(sky.shape, 20)
     truth = fftconvolve(sky, kernel, mode="same")[y, x]
-    assert np.abs(read(blurred.flux, blurred.grid, x, y) - truth).max() < 5e-4 * truth.max()
+    assert np.abs(read(convolved.flux, convolved.grid, x, y) - truth).max() < 5e-4 * truth.max()
 
 
 def test_a_kernel_with_fine_structure_is_sampled_more_finely(sky):
     smooth, rng = gaussian_kernel(14, 70), np.random.default_rng(6)
     rough = smooth + 0.02 * fftconvolve(rng.normal(size=smooth.shape), gaussian_kernel(2, 8), mode="same") * smooth
-    steps = [prf_blur(blocks_of(sky, 4), k, ignore=0).grid.step for k in (smooth, rough)]
-    assert steps[1] < steps[0] == gaussian_blur(blocks_of(sky, 4), 56, ignore=0).grid.step
+    steps = [convolve_prf(blocks_of(sky, 4), k, ignore=0).grid.step for k in (smooth, rough)]
+    assert steps[1] < steps[0] == convolve_gaussian(blocks_of(sky, 4), 56, ignore=0).grid.step
 
 
 @pytest.mark.parametrize(
@@ -248,7 +252,7 @@ def test_a_kernel_with_fine_structure_is_sampled_more_finely(sky):
 )
 def test_a_kernel_that_cannot_be_used_is_refused(sky, kernel, message):
     with pytest.raises(ValueError, match=message):
-        prf_blur(blocks_of(sky, 4), kernel, ignore=0)
+        convolve_prf(blocks_of(sky, 4), kernel, ignore=0)
 
 
 def test_prf_between_grid_points_is_bilinear_and_beyond_them_the_nearest():
@@ -336,13 +340,13 @@ def test_a_frame_widened_from_another_projection_has_its_stars_where_they_belong
     own = blocks_of(star_image((300, 300), *star), 4)
     other = blocks_of(star_image((400, 400), *there), 4, mask=np.full((400, 400), 32, np.uint16))
     wide = widen(own, 160, [(other, to_here)])
-    edge = psf._edge(4)
+    edge = widening._edge(4)
     assert_array_equal(wide.flux[40 + edge : -40 - edge, 40 + edge : -40 - edge], own.flux[edge:-edge, edge:-edge])
     assert_allclose(wide.flux.sum(dtype=float), 1, atol=1e-4)
     assert_allclose(centroid(wide.flux, wide.grid), star, atol=1e-2)
-    blurred = gaussian_blur(wide, 30, ignore=0)
+    convolved = convolve_gaussian(wide, 30, ignore=0)
     x, y = np.meshgrid(np.arange(240, 300, 10), np.arange(60, 200, 10))
-    seen = read(blurred.flux, blurred.grid, x, y) / read(blurred.valid, blurred.grid, x, y)
+    seen = read(convolved.flux, convolved.grid, x, y) / read(convolved.valid, convolved.grid, x, y)
     width = math.hypot(30, STAR)
     truth = np.exp(-((x - star[0]) ** 2 + (y - star[1]) ** 2) / (2 * width**2)) / (2 * math.pi * width**2)
     assert_allclose(seen, truth, atol=0.01 / (2 * math.pi * width**2))
