@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from . import paths
 from .failures import group_similar, read
+from .io.liveness import alive
 from .targets import TEMPORARY, manifest_path
 
 STEPS = ("map", "download", "combine", "blur", "template")
@@ -155,7 +156,7 @@ class _Looker:
 
     def _lives(self, made_by, entry):
         if made_by["host"] == self.here:
-            return os.path.exists(f"/proc/{made_by['pid']}")
+            return alive(int(made_by["pid"]))
         try:
             return time.time() - entry.stat().st_mtime < SECONDS_ALIVE
         except FileNotFoundError:

@@ -70,6 +70,17 @@ def test_each_product_is_counted_once_as_done_running_absent_failed_or_died_with
     assert "5 done ~5 kB, 1 running, 2 absent, 1 failed, 1 died" in status.table([row])
 
 
+def test_what_a_zombie_was_writing_counts_as_died(tmp_path):
+    mapped(tmp_path)
+    zombie = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+    folder = paths.raw(tmp_path, NAMES[0]).parent
+    (folder / f".tmp-{zombie.pid}-0123abcd@{os.uname().nodename}@{NAMES[0]}").mkdir(parents=True)
+    (row,) = status.survey(tmp_path, "any")
+    zombie.wait()
+    assert (row.steps["download"].running, row.steps["download"].died) == (0, 1)
+
+
 def test_sentences_that_differ_in_numbers_only_are_told_once_with_their_count(tmp_path, capsys):
     mapped(tmp_path)
     for name in NAMES[:7]:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from syndiff_tasks.io.disk import quarantine, temporary_file
 from syndiff_tasks.io.retries import RetryPolicy, await_turn, pause_everyone, pause_file, wait, wait_after
 from syndiff_tasks.io.stack_header import NoFlux
-from syndiff_tasks.io.transfer import Absent, Part, TryFailed, copy, get
+from syndiff_tasks.io.transfer import Absent, Part, Refusal, TryFailed, copy, get
 
 logger = logging.getLogger(__name__)
 
@@ -185,23 +185,17 @@ def fetch_all(
     keys = list(bodies)
     reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="archive")
     try:
-        ahead = reader.submit(next, bodies[keys[0]])
+        ahead = reader.submit(next, bodies[keys[0]], None)
         for key, following in zip(keys, [*keys[1:], None], strict=True):
-            try:
-                body = ahead.result()
-            except Absent:
-                body = None
+            file = ahead.result()
             if following is not None:
-                ahead = reader.submit(next, bodies[following])
-            if body is None:
-                yield key, None
-                continue
-            # A refused body is fetched again behind the one already under way: one connection, whatever happens.
-            again = functools.partial(_in_thread, reader, bodies[key].throw)
-            try:
-                file = _first_readable(body, again, functools.partial(read, key))
-            except _Useless as useless:
-                file = Unusable(useless.url, str(useless))
+                ahead = reader.submit(next, bodies[following], None)
+            while isinstance(file, Part):
+                body = file
+                file = _accepted(body, functools.partial(read, key))
+                if body.refusal:
+                    # After the file that is under way, on the same connection.
+                    file = reader.submit(next, bodies[key], None).result()
             yield key, file
             bodies[key].close()
     finally:
@@ -214,35 +208,21 @@ def fetch_all(
             unfinished.close()
 
 
-def _in_thread(reader, function, *arguments):
-    return reader.submit(function, *arguments).result()
-
-
-def _first_readable(body, refuse, read):
-    """Read a body; hand a bad one back to its generator, which fetches another or raises."""
-    while True:
-        try:
-            content = read(body.path)
-        except ValueError as error:
-            kind, reason = (NoFlux if isinstance(error, NoFlux) else ValueError), str(error)
-        else:
-            fetched = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-            return FetchedFile(
-                body.path, body.url, body.size, body.digest.hexdigest(), body.etag, body.last_modified, fetched, content
-            )
-        # Outside the handler, with the words alone: the error's traceback holds the reader's arrays.
-        body = refuse(kind(reason))
+def _accepted(body, read):
+    """Return a body that `read` accepts as a `FetchedFile`; else None, with the reason in `body.refusal`."""
+    try:
+        content = read(body.path)
+    except ValueError as error:
+        # The text alone: the traceback holds the reader's arrays.
+        body.refusal = Refusal(str(error), isinstance(error, NoFlux))
+        return None
+    fetched = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    return FetchedFile(
+        body.path, body.url, body.size, body.digest.hexdigest(), body.etag, body.last_modified, fetched, content
+    )
 
 
 # --- one file, all mirrors ------------------------------------------------------------------------------------
-
-
-class _Useless(Exception):
-    """No mirror has a file of which there is flux; the message says why not."""
-
-    def __init__(self, reason, url):
-        super().__init__(reason)
-        self.url = url
 
 
 class _MirrorFailed(Exception):
@@ -254,9 +234,10 @@ class _MirrorFailed(Exception):
 
 
 def _bodies(path, bases, folder, policy, stop):
-    """Yield a whole body; on a ValueError thrown in, another one; raise when the mirrors are at their end.
+    """Yield whole bodies of one file, one after another as long as the caller sets `refusal` and asks for the next.
 
-    The body's file belongs to this generator and goes when it ends.
+    Ends where no mirror has the file, yields `Unusable` where no mirror has it with flux, and raises
+    `ArchiveUnavailable` where no mirror gives it now. The body's file is deleted when the generator ends.
     """
     name = path.rpartition("/")[2]
     sources = [source_of(base, path) for base in bases]
@@ -277,13 +258,14 @@ def _bodies(path, bases, folder, policy, stop):
                 except _MirrorFailed as failure:
                     failures.append(failure)
         if not failures:
-            raise Absent
+            return
         reason = f"{name} could not be fetched: {'; '.join(map(str, failures))}"
         if suspect.exists():
             kept = quarantine(suspect, name, reason)
             reason += f"; the last refused body is in {kept}"
         if all(failure.useless for failure in failures):
-            raise _Useless(failures[-1].useless, failures[-1].url)
+            yield Unusable(failures[-1].url, failures[-1].useless)
+            return
         if any(failure.unreached for failure in failures):
             reason += (
                 "; check the network or, to work without it, put the files into a folder laid out as"
@@ -308,13 +290,10 @@ def _bodies_of_mirror(transfer, part, suspect, policy, stop):
         except TryFailed as failure:
             last = failure
         else:
-            try:
-                yield part
-            except ValueError as error:
-                # The temporary's name means nothing to who reads this later.
-                reason = str(error).replace(str(part.path), part.path.name.rpartition("+")[2])
-                useless = reason if isinstance(error, NoFlux) else None
-                last = TryFailed(f"the file fails its check: {reason}", useless=useless)
+            yield part
+            # The name of the temporary means nothing to readers of the log.
+            reason = part.refusal.reason.replace(str(part.path), part.path.name.rpartition("+")[2])
+            last = TryFailed(f"the file fails its check: {reason}", useless=reason if part.refusal.no_flux else None)
             os.replace(part.path, suspect)
             digest = part.digest.hexdigest()
             if part.resumed and attempt == tries:

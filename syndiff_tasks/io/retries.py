@@ -1,12 +1,13 @@
 """How often an archive is asked, how long one waits in between, and the pauses that processes share."""
 
-import datetime
-import email.utils
 import os
 import random
 import time
 import urllib.parse
 from typing import NamedTuple
+
+import urllib3
+import urllib3.exceptions
 
 from syndiff_tasks.io.disk import temporary_file
 
@@ -27,32 +28,14 @@ class Stopped(Exception):
     """The caller has gone; the reader thread ends."""
 
 
-def seconds_to_wait(retry_after: str | None, now: float) -> float | None:
-    """Read a Retry-After header (RFC 9110, 10.2.3).
-
-    Parameters
-    ----------
-    retry_after : str or None
-        Seconds or an HTTP date.
-    now : float
-        Unix time [s].
-
-    Returns
-    -------
-    seconds : float or None
-        From now, never negative; None where the header is missing or means nothing.
-    """
+def seconds_to_wait(retry_after: str | None) -> float | None:
+    """Return the seconds that a Retry-After header asks for (RFC 9110, 10.2.3), None where it is absent or invalid."""
     if retry_after is None:
         return None
-    if retry_after.strip().isdigit():
-        return float(retry_after)
     try:
-        date = email.utils.parsedate_to_datetime(retry_after)
-    except ValueError:
+        return urllib3.Retry().parse_retry_after(retry_after)
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
         return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=datetime.timezone.utc)
-    return max(0.0, date.timestamp() - now)
 
 
 def wait_after(failure, attempt, policy):

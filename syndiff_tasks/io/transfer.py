@@ -11,7 +11,7 @@ import time
 import urllib.parse
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 import requests.adapters
@@ -30,6 +30,13 @@ RETRIED = {408, 425, 429}  # besides every 5xx
 CROWDED = {429, 503}  # the server asks everybody to wait, not only this request
 
 
+class Refusal(NamedTuple):
+    """Why a whole file was refused, and whether only because its numbers give no flux."""
+
+    reason: str
+    no_flux: bool
+
+
 @dataclass
 class Part:
     """What has arrived of one file, and what its server says the whole is."""
@@ -43,12 +50,14 @@ class Part:
     last_modified: str | None = None
     resumable: bool = False
     resumed: bool = False
+    refusal: Refusal | None = None
 
     def clear(self) -> None:
         """Forget everything but the place; the file is truncated by its next writer."""
         self.size, self.digest, self.total = 0, hashlib.sha256(), None
         self.etag = self.last_modified = None
         self.resumable = self.resumed = False
+        self.refusal = None
 
     def validator(self) -> str | None:
         """Name the state of the file on the server: a strong ETag or, failing that, its date (RFC 9110, 13.1.5)."""
@@ -158,7 +167,7 @@ def _sort(response, part):
     again = status in RETRIED or status >= 500 or status == 416
     reason = f"status {status} {response.reason}"
     logger.info("%s answered %s, beginning %r", part.url, reason, page[:200])
-    pause = seconds_to_wait(headers.get("Retry-After"), time.time())
+    pause = seconds_to_wait(headers.get("Retry-After"))
     raise TryFailed(reason, again=again, retry_after=pause, crowded=status in CROWDED)
 
 
