@@ -1,6 +1,7 @@
 """Deep, PSF-matched Pan-STARRS1 templates for TESS Full Frame Images, as a graph of Luigi tasks.
 
-``luigi --module syndiff_tasks Downsample --ffi …`` finds the tasks here by name.
+``luigi --module syndiff_tasks Downsample --ffi …`` finds the tasks here by name. Importing the package has no effects,
+except in the programs ``luigi`` and ``luigid``, which have no other way of loading our settings and tasks.
 """
 
 import importlib
@@ -9,51 +10,33 @@ import sys
 
 __version__ = "0.1.0"
 
-# One process pool, Luigi's: a matrix product that splits over the cores would fight with the other workers for them,
-# and the order of its sums with the number of cores. NumPy reads this once, when it is imported.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-from .config import UnknownSetting, syndiff, use_shipped_settings  # noqa: E402
-
-
-def _command():
-    """Return the name of the command that this process is, as ``luigi``, also of ``python -m luigi``."""
-    folder, name = os.path.split(sys.argv[0] if getattr(sys, "argv", None) else "")
-    # While a package is being imported for `python -m`, this stands for the name of the module.
-    if name == "-m" and __name__ in sys.orig_argv:
-        return __name__
-    return os.path.basename(folder) if name == "__main__.py" else name
-
-
-_COMMAND = _command()
-
-try:
-    use_shipped_settings()
-except UnknownSetting as error:
-    # To a program of somebody's own it is an error; a person needs the sentence alone.
-    if _COMMAND in ("luigi", "luigid", "run_sector", __name__):
-        sys.exit(str(error))
-    raise
-
 TASKS = (
     *("CombineBands", "Convolve", "DownloadSkycell", "Downsample", "DriftOffsets", "EveryFFI", "MapFFI"),
     *("ReferenceFFI", "Sector"),
 )
 
-__all__ = [*TASKS, "syndiff"]
+# Public names, and the modules that define them.
+_PLACES = dict.fromkeys(TASKS, ".tasks") | dict.fromkeys(("syndiff", "use_shipped_settings"), ".config")
+
+__all__ = list(_PLACES)
 
 
 def __getattr__(name):
-    """Import the tasks when the first one is asked for (PEP 562)."""
-    if name not in TASKS:
+    """Import what is asked for by name when it is first used (PEP 562)."""
+    if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(".tasks", __name__), name)
+    return getattr(importlib.import_module(_PLACES[name], __name__), name)
 
 
-if _COMMAND in ("luigi", "run_sector"):
-    importlib.import_module(".process", __name__).end_in_a_sentence()
+def __dir__():
+    return sorted({*globals(), *_PLACES})
 
-# Luigi knows a task by name once its class is there. With all that the tasks need that takes seconds, of which commands
-# that only look are spared.
-if _COMMAND not in (__name__, "luigid"):
-    importlib.import_module(".tasks", __name__)
+
+def _program():
+    """Return the name of the program that this process runs, ``luigi`` also for ``python -m luigi``."""
+    folder, name = os.path.split(sys.argv[0] if getattr(sys, "argv", None) else "")
+    return os.path.basename(folder) if name == "__main__.py" else name
+
+
+if (_PROGRAM := _program()) in ("luigi", "luigid"):
+    importlib.import_module(".command_line", __name__).begin(_PROGRAM)

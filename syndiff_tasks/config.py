@@ -1,28 +1,41 @@
-"""What luigi.cfg may say: name, type, unit and meaning of each setting of ``[syndiff]``.
+"""What luigi.cfg may set: name, type, unit and meaning of each setting of ``[syndiff]``.
 
-The values stand in ``luigi.cfg``, none here: the copy that comes with the package holds where the user's own file
-(``./luigi.cfg``, or the one that ``LUIGI_CONFIG_PATH`` names) is silent.
+The values are in ``luigi.cfg``, none are here: the copy that comes with the package holds where the user's own files
+(``./luigi.cfg``, the one that ``LUIGI_CONFIG_PATH`` names) do not set a value.
 """
 
-import argparse
 import difflib
 import math
+import operator
 import os
-from configparser import ConfigParser
+from configparser import ConfigParser, InterpolationError
+from configparser import Error as ConfigError
 from pathlib import Path
 from typing import NamedTuple
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
-from luigi.configuration import LuigiConfigParser, get_config
+from luigi.configuration import get_config
 from luigi.parameter import ParameterException
 
 SHIPPED = Path(__file__).with_name("luigi.cfg")
 
+# The files that Luigi reads, the later before the earlier (its documentation, "Configuration"); LUIGI_CONFIG_PATH last.
+FILES_OF_LUIGI = ("/etc/luigi/client.cfg", "/etc/luigi/luigi.cfg", "client.cfg", "luigi.cfg")
+CONFIG_PATH = "LUIGI_CONFIG_PATH"
+
 BANDS = ("r", "i", "z", "y")
 
 
-class Weights(luigi.Parameter):
+class _Readable(luigi.Parameter):
+    """A parameter whose value may be given as text in Python too, as it is on the command line."""
+
+    def normalize(self, value):
+        """Return the value, which `parse` has read if it was text."""
+        return self.parse(value) if isinstance(value, str) else value
+
+
+class Weights(_Readable):
     """Weights of the PS1 bands, ``r=0.238, i=0.344, …``."""
 
     def parse(self, text):
@@ -31,7 +44,7 @@ class Weights(luigi.Parameter):
         Raises
         ------
         ValueError
-            If a band is unknown, named twice, or its weight is no positive number.
+            If a band is unknown, named twice, or its weight is not a positive number.
         """
         weights = {}
         for item in text.split(","):
@@ -50,7 +63,7 @@ class Weights(luigi.Parameter):
         return ", ".join(f"{band}={weight!r}" for band, weight in weights)
 
 
-class Places(luigi.Parameter):
+class Places(_Readable):
     """A comma separated list of URLs or folders."""
 
     def parse(self, text):
@@ -62,7 +75,7 @@ class Places(luigi.Parameter):
         return ", ".join(places)
 
 
-class Bits(luigi.Parameter):
+class Bits(_Readable):
     """A comma separated list of bit numbers 0..15, or nothing."""
 
     def parse(self, text):
@@ -71,13 +84,17 @@ class Bits(luigi.Parameter):
         Raises
         ------
         ValueError
-            If one is no whole number in 0..15.
+            If one is not a whole number in 0..15.
         """
         bits = {part.strip() for part in text.split(",") if part.strip()}
         wrong = sorted(bit for bit in bits if not (bit.isdecimal() and int(bit) <= 15))
         if wrong:
             raise ValueError(f"ignore_mask_bits: {', '.join(wrong)} in {text!r}; PS1 masks have bits 0 to 15")
         return tuple(sorted({int(bit) for bit in bits}))
+
+    def normalize(self, bits):
+        """Return the bits as a sorted tuple, from text or from whole numbers."""
+        return self.parse(bits if isinstance(bits, str) else ",".join(map(str, bits)))
 
     def serialize(self, bits):
         """Return the text that `parse` reads."""
@@ -90,7 +107,7 @@ class Auto(NamedTuple):
     within: float
 
 
-class Offsets(luigi.Parameter):
+class Offsets(_Readable):
     """Pointing offsets, ``dx,dy,dx,dy,…`` in TESS pixels, or ``auto:0.01``."""
 
     def parse(self, text):
@@ -112,10 +129,16 @@ class Offsets(luigi.Parameter):
         if len(numbers) % 2:
             raise ValueError(f"multi_offset_array: {text!r} has {len(numbers)} numbers; give pairs dx,dy,dx,dy,…")
         if not all(math.isfinite(number) for number in numbers):
-            raise ValueError(f"multi_offset_array: {text!r} holds a number that is not finite")
+            raise ValueError(f"multi_offset_array: {text!r} has a number that is not finite")
         # Adding 0.0 makes 0.0 of -0.0: they are one offset.
         pairs = zip(numbers[::2], numbers[1::2], strict=True)
         return tuple(dict.fromkeys((dx + 0.0, dy + 0.0) for dx, dy in pairs))
+
+    def normalize(self, offsets):
+        """Return the offsets as `parse` does, from text or from pairs of numbers."""
+        if isinstance(offsets, Auto):
+            return offsets
+        return self.parse(offsets if isinstance(offsets, str) else ",".join(f"{n}" for pair in offsets for n in pair))
 
     def serialize(self, offsets):
         """Return the text that `parse` reads."""
@@ -124,7 +147,7 @@ class Offsets(luigi.Parameter):
         return ",".join(repr(number) for offset in offsets for number in offset)
 
 
-class Detectors(luigi.Parameter):
+class Detectors(_Readable):
     """Numbers of cameras, or of CCDs: a comma separated list of 1 to 4."""
 
     def parse(self, text):
@@ -145,7 +168,7 @@ class Detectors(luigi.Parameter):
         return ",".join(map(str, numbers))
 
 
-class Number(luigi.Parameter):
+class Number(luigi.NumericalParameter):
     """A finite number within limits.
 
     Parameters
@@ -161,7 +184,7 @@ class Number(luigi.Parameter):
     kind, called = float, "a number"
 
     def __init__(self, name, low, high, **keywords):
-        super().__init__(**keywords)
+        super().__init__(var_type=self.kind, min_value=low, max_value=high, right_op=operator.le, **keywords)
         self.name, self.low, self.high = name, low, high
 
     def parse(self, text):
@@ -170,12 +193,16 @@ class Number(luigi.Parameter):
         Raises
         ------
         ValueError
-            If the text is no such number, or one outside the limits.
+            If the text is not such a number, or one outside the limits.
         """
         value = _number(self.name, text, self.kind, self.called)
         if not self.low <= value <= self.high:
             raise ValueError(f"{self.name}: {text} is not within {self.low:g} to {self.high:g}")
         return value
+
+    def normalize(self, value):
+        """Return the number, from text or from Python, checked alike."""
+        return self.parse(value)
 
 
 class Whole(Number):
@@ -192,13 +219,16 @@ class Choice(luigi.ChoiceParameter):
     name : str
         What error messages call it.
     choices : list of str or of int
+    description : str
     **keywords
         As `luigi.Parameter` takes them.
     """
 
-    def __init__(self, name, choices, **keywords):
+    def __init__(self, name, choices, description="", **keywords):
         super().__init__(choices=choices, var_type=type(choices[0]), **keywords)
         self.name, self.among = name, {str(choice): choice for choice in choices}
+        # Luigi appends the choices in a different order in each run.
+        self.description = f"{description}: {', '.join(self.among)}"
 
     def parse(self, text):
         """Return the choice.
@@ -206,15 +236,19 @@ class Choice(luigi.ChoiceParameter):
         Raises
         ------
         ValueError
-            If the text is none of them.
+            If the text is not one of them.
         """
-        if text not in self.among:
-            raise ValueError(f"{self.name}: {text!r} is none of {', '.join(self.among)}")
-        return self.among[text]
+        if str(text) not in self.among:
+            raise ValueError(f"{self.name}: {text!r} is not one of {', '.join(self.among)}")
+        return self.among[str(text)]
+
+    def normalize(self, value):
+        """Return the choice, from text or from Python, checked alike."""
+        return self.parse(value)
 
 
 class Switch(luigi.BoolParameter):
-    """True or false, to be said.
+    """``true`` or ``false``, which must be given.
 
     Parameters
     ----------
@@ -241,77 +275,99 @@ class Switch(luigi.BoolParameter):
         except ValueError as error:
             raise ValueError(f"{self.name}: {text!r} is neither true nor false") from error
 
+    def normalize(self, value):
+        """Return whether it is true, from text or from Python, checked alike."""
+        return self.parse(value)
+
+
+class _OfSetting(luigi.Parameter):
+    """A task's parameter that has the value of the setting of the same name unless it is given another one."""
+
+    def has_task_value(self, task_name, param_name):
+        """Return True: the setting always has a value."""
+        return True
+
+    def task_value(self, task_name, param_name):
+        """Return the task's own value, else that of the setting."""
+        if super().has_task_value(task_name, param_name):
+            return super().task_value(task_name, param_name)
+        return getattr(syndiff(), param_name)
+
+
+class NumberOfSetting(_OfSetting, Number):
+    """A `Number` whose default is the setting of the same name."""
+
+
+class BitsOfSetting(_OfSetting, Bits):
+    """`Bits` whose default is the setting of the same name."""
+
 
 def _number(name, text, kind=float, called="a number"):
     try:
         return kind(text)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{name}: {text!r} is not {called}") from error
+
+
+def _read(path):
+    """Return the sections of a file of settings, names and values as they are written."""
+    parser = ConfigParser(interpolation=None)
+    parser.optionxform = str
+    parser.read(path, encoding="utf-8")
+    return parser
+
+
+_SHIPPED = _read(SHIPPED)
+
+
+def _setting(kind, name, *limits, description):
+    """Declare a setting: the default is its value in the packaged luigi.cfg."""
+    named = (name,) if issubclass(kind, (Number, Choice, Switch)) else ()
+    return kind(*named, *limits, default=_SHIPPED["syndiff"][name], description=description, always_in_help=True)
 
 
 class syndiff(luigi.Config):  # noqa: N801 - Luigi makes the section's name of the class's
     """Settings of syndiff_tasks, section ``[syndiff]`` of luigi.cfg."""
 
-    data_root = luigi.Parameter(always_in_help=True, description="folder under which every product lies")
-    archive = Places(always_in_help=True, description="PS1 base URLs or folders in the archive's layout, tried in turn")
-    download_tries = Whole("download_tries", 1, 1000, always_in_help=True, description="tries of a file at one mirror")
-    connect_timeout = Number("connect_timeout", 0.1, 3600.0, always_in_help=True, description="seconds to connect")
-    read_timeout = Number("read_timeout", 0.1, 3600.0, always_in_help=True, description="seconds of silence allowed")
-    weights = Weights(always_in_help=True, description="weights of the bands, e.g. r=0.238, i=0.344, z=0.283, y=0.135")
-    background = Choice(
-        "background",
-        ["segment", "mesh", "none"],
-        always_in_help=True,
-        description="what is done with the sky of a skycell",
+    data_root = _setting(luigi.Parameter, "data_root", description="folder under which every product lies")
+    archive = _setting(Places, "archive", description="PS1 base URLs or folders in the archive's layout, tried in turn")
+    download_tries = _setting(Whole, "download_tries", 1, 1000, description="tries of a file at one mirror")
+    connect_timeout = _setting(Number, "connect_timeout", 0.1, 3600.0, description="seconds to connect")
+    read_timeout = _setting(Number, "read_timeout", 0.1, 3600.0, description="seconds of silence allowed")
+    weights = _setting(Weights, "weights", description="weights of the bands, e.g. r=0.238, i=0.344, z=0.283, y=0.135")
+    background = _setting(
+        Choice, "background", ["segment", "mesh", "none"], description="what is done with the sky of a skycell"
     )
-    bin = Choice("bin", [1, 2, 4, 8], always_in_help=True, description="native pixels along one side of a block")
-    ignore_mask_bits = Bits(description="default of --ignore-mask-bits")
-    ignored_pixels = Choice(
-        "ignored_pixels",
-        ["flag", "exclude"],
-        always_in_help=True,
-        description="what happens to pixels with an ignored mask bit",
+    bin = _setting(Choice, "bin", [1, 2, 4, 8], description="native pixels along one side of a block")
+    ignore_mask_bits = _setting(Bits, "ignore_mask_bits", description="default of --ignore-mask-bits")
+    ignored_pixels = _setting(
+        Choice, "ignored_pixels", ["flag", "exclude"], description="what happens to pixels with an ignored mask bit"
     )
-    psf = Choice(
-        "psf", ["gauss", "prf", "none"], always_in_help=True, description="the point spread function of the template"
+    psf = _setting(Choice, "psf", ["gauss", "prf", "none"], description="the point spread function of the template")
+    psf_sigma = _setting(
+        Number, "psf_sigma", 0.0, 400.0, description="default of --psf-sigma [native PS1 px of 0.25 arcsec]"
     )
-    psf_sigma = Number("psf_sigma", 0.0, 400.0, description="default of --psf-sigma [native PS1 px of 0.25 arcsec]")
-    prf_folder = luigi.Parameter(always_in_help=True, description="folder of SPOC PRF files, for psf = prf")
-    units = Choice(
-        "units", ["counts", "electrons"], always_in_help=True, description="counts/s (ZP 25) or electrons/s (ZP 20.44)"
+    prf_folder = _setting(luigi.Parameter, "prf_folder", description="folder of SPOC PRF files, for psf = prf")
+    units = _setting(Choice, "units", ["counts", "electrons"], description="counts/s (ZP 25) or electrons/s (ZP 20.44)")
+    oversampling = _setting(Choice, "oversampling", [1, 2, 4], description="template pixels along one TESS pixel")
+    min_coverage = _setting(Number, "min_coverage", 0.0, 1.0, description="below this fraction of data a pixel is NaN")
+    pixel_maps = _setting(Switch, "pixel_maps", description="write the maps of every skycell")
+    keep_raw = _setting(Switch, "keep_raw", description="keep a skycell's raw pixels once it is combined")
+    require_all_bands = _setting(Switch, "require_all_bands", description="stop where a band is missing")
+    recheck_absent_days = _setting(
+        Number, "recheck_absent_days", 0.0, 36500.0, description="days after which absent files are asked for again"
     )
-    oversampling = Choice(
-        "oversampling", [1, 2, 4], always_in_help=True, description="template pixels along one TESS pixel"
+    star_catalog = _setting(
+        luigi.Parameter, "star_catalog", description="CSV of stars (Gaia DR3 columns), gaia, or empty"
     )
-    min_coverage = Number(
-        "min_coverage", 0.0, 1.0, always_in_help=True, description="below this fraction of data a pixel is NaN"
-    )
-    pixel_maps = Switch("pixel_maps", always_in_help=True, description="write the maps of every skycell")
-    keep_raw = Switch("keep_raw", always_in_help=True, description="keep a skycell's raw pixels once it is combined")
-    require_all_bands = Switch("require_all_bands", always_in_help=True, description="stop where a band is missing")
-    recheck_absent_days = Number(
-        "recheck_absent_days",
-        0.0,
-        36500.0,
-        always_in_help=True,
-        description="days after which absent files are asked for again",
-    )
-    star_catalog = luigi.Parameter(always_in_help=True, description="CSV of stars (Gaia DR3 columns), gaia, or empty")
-    saturated_stars = Choice(
+    saturated_stars = _setting(
+        Choice,
         "saturated_stars",
         ["auto", "repair", "remove", "keep"],
-        always_in_help=True,
-        description="what is done with saturated stars; auto repairs where there is a catalogue",
+        description="what is done with saturated stars; auto repairs where there is a catalog",
     )
-    ccds_at_once = Whole(
-        "ccds_at_once", 1, 16, always_in_help=True, description="CCDs of a sector that are worked on at once"
-    )
-    pictures = Switch("pictures", always_in_help=True, description="draw a picture and a page")
-
-
-def setting(name):
-    """Return the `config_path` that gives a task's parameter the value of ``[syndiff] name`` for its default."""
-    return {"section": "syndiff", "name": name}
+    ccds_at_once = _setting(Whole, "ccds_at_once", 1, 16, description="CCDs of a sector that are worked on at once")
+    pictures = _setting(Switch, "pictures", description="draw a picture and a page")
 
 
 def readable_data_root():
@@ -322,59 +378,100 @@ def readable_data_root():
         return None
 
 
-def data_root_of(arguments):
-    """Return the data root of a command of Luigi, which also holds when Luigi has forgotten its command line.
-
-    Parameters
-    ----------
-    arguments : list of str
-        The command line without the program's name.
-    """
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--syndiff-data-root", default=get_config().get("syndiff", "data_root"))
-    return parser.parse_known_args(arguments)[0].syndiff_data_root
-
-
 def downloads_at_once():
     """Return how many skycells may be downloaded at once, over all workers: ``[resources] ps1_archive``.
 
     Raises
     ------
     ValueError
-        If that is no number above 0.
+        If it is not a whole number above 0.
     """
-    return Whole("[resources] ps1_archive", 1, 1000).parse(get_config().get("resources", "ps1_archive"))
+    text = get_config().get("resources", "ps1_archive", _SHIPPED["resources"]["ps1_archive"])
+    return Whole("[resources] ps1_archive", 1, 1000).parse(text)
 
 
-class UnknownSetting(ValueError):
-    """The user's luigi.cfg has a section or a key that there is not."""
+class SettingsError(ValueError):
+    """A file of settings is missing, or has an unknown section or key, or a value that cannot be read."""
 
 
-def use_shipped_settings():
-    """Put the settings that come with the package beneath the user's own luigi.cfg.
+def settings_files():
+    """Return the files that Luigi merges, those that exist, the later before the earlier.
+
+    Returns
+    -------
+    files : list of str
 
     Raises
     ------
-    UnknownSetting
-        If ``[syndiff]`` of the user's luigi.cfg has a key that is none of ours, or a section has nearly the name of one
-        of ours.
+    SettingsError
+        If ``LUIGI_CONFIG_PATH`` names no file.
     """
-    if str(SHIPPED) not in LuigiConfigParser._config_paths:
-        LuigiConfigParser._config_paths.insert(0, str(SHIPPED))
-    LuigiConfigParser.reload()
-    files = ", ".join(path for path in LuigiConfigParser._config_paths[1:] if os.path.exists(path))
+    files = [path for path in FILES_OF_LUIGI if os.path.exists(path)]
+    if named := os.environ.get(CONFIG_PATH):
+        if not os.path.isfile(named):
+            raise SettingsError(f"{CONFIG_PATH} = {named}: no such file; correct the path or unset the variable")
+        files.append(named)
+    return files
+
+
+def use_shipped_settings():
+    """Put the settings that come with the package beneath those of the user, in the configuration of this process.
+
+    A command does so when it begins. A program of your own that runs Luigi calls it once to have ``[worker]`` and the
+    other sections of the packaged ``luigi.cfg``.
+
+    Raises
+    ------
+    SettingsError
+        If a file of settings cannot be used.
+    """
+    written = _written(settings_files())
+    _refuse_unknown(written)
+    config = get_config()
+    for section in _SHIPPED.sections():
+        for key, value in _SHIPPED[section].items():
+            place = None
+            if (section, key) in written:
+                # Luigi knows the keys with dashes too, but not beside the packaged ones.
+                value, place = written[section, key]
+            elif config.has_option(section, key):
+                continue
+            try:
+                config.set(section, key, value)
+                config.get(section, key)
+            except (ValueError, InterpolationError) as error:
+                raise SettingsError(
+                    f"[{section}] {key} = {value} in {place}: a percent sign must be written %%, and an environment "
+                    f"variable in ${{}} must exist ({' '.join(str(error).split())})"
+                ) from error
+
+
+def _written(files):
+    """Return value and file of each key that files set, by section and key; dashes in keys of ours are underscores."""
+    written = {}
+    for path in files:
+        try:
+            parser = _read(path)
+        except (ConfigError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        for section in parser.sections():
+            for key in set(parser[section]) - set(parser.defaults()):
+                name = key.replace("-", "_")
+                ours = section == "syndiff" or (section in _SHIPPED and name in _SHIPPED[section])
+                written[section, name if ours else key] = parser[section][key], path
+            written.setdefault((section, ""), ("", path))
+    return written
+
+
+def _refuse_unknown(written):
     known = sorted(name for name, _ in syndiff.get_params())
-    for key in get_config()["syndiff"]:
-        name = key.replace("-", "_")
-        if name not in known:
-            meant, settings = did_you_mean(name, known), f"The settings are {', '.join(known)}."
-            raise UnknownSetting(f"[syndiff] {name} in {files}: no such setting. {meant}{settings}")
-    ours = ConfigParser(interpolation=None)
-    ours.read(SHIPPED, encoding="utf-8")
-    # Luigi and other packages have sections of their own; what reads like one of ours would be passed over in silence.
-    for section in set(get_config().sections()) - set(ours.sections()):
-        if meant := did_you_mean(section, ours.sections(), 0.85):
-            raise UnknownSetting(f"[{section}] in {files}: no such section. {meant}Correct its name.")
+    for (section, key), (_, path) in written.items():
+        if section == "syndiff" and key and key not in known:
+            meant, settings = did_you_mean(key, known), f"The settings are {', '.join(known)}."
+            raise SettingsError(f"[syndiff] {key} in {path}: no such setting. {meant}{settings}")
+        # Luigi and other packages have sections of their own; one that reads like one of ours would be ignored.
+        if section not in _SHIPPED and (meant := did_you_mean(section, _SHIPPED.sections(), 0.85)):
+            raise SettingsError(f"[{section}] in {path}: no such section. {meant}Correct its name.")
 
 
 def did_you_mean(word, words, likeness=0.6):

@@ -3,23 +3,33 @@
 import atexit
 import contextlib
 import ctypes
+import functools
+import importlib
 import logging
 import os
+import pkgutil
 import signal
 import sys
 
 from . import failures
-from .config import data_root_of
+from .config import SHIPPED, refuse_empty_options, settings_files
+
+logger = logging.getLogger("luigi-interface")
+
+# Packages whose modules import the libraries that take seconds.
+ROOMS = ("geometry", "pixels", "io", "report")
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
-# As a shell tells of a process that SIGINT or SIGPIPE ended.
+# The shell's exit codes of a process that SIGINT or SIGPIPE ended.
 ENDED_BY_CTRL_C = 128 + signal.SIGINT
 ENDED_BY_CLOSED_PIPE = 128 + signal.SIGPIPE
 
+ENDED_BY_USER = "\nEnded by Ctrl-C: all finished products are kept, and the same command continues from there."
+
 
 class DiesWithWorker:
-    """What ``[worker] task_process_context`` names: the kernel ends the process when its parent dies.
+    """The ``[worker] task_process_context`` of luigi.cfg: the kernel ends the process when its parent dies.
 
     Without it a task of a SIGKILLed worker goes on writing for hours, beside the worker that took over.
 
@@ -39,9 +49,26 @@ class DiesWithWorker:
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def __exit__(self, kind, error, traceback):
-        """Leave the wish in force, for the process ends after its task; after Ctrl-C without a traceback of its own."""
+        """Keep it in force, since the process ends after its task; after Ctrl-C it ends without a traceback."""
         if self.forked and kind is KeyboardInterrupt:
             raise SystemExit(ENDED_BY_CTRL_C) from None
+
+
+@functools.cache
+def begin_run():
+    """Prepare this process to run tasks, once: before Luigi forks its workers, the libraries are imported.
+
+    Raises
+    ------
+    ValueError
+        If an option of the command line is empty, or a file of settings cannot be used.
+    """
+    refuse_empty_options()
+    logger.info("Settings: %s", ", ".join([*map(os.path.abspath, settings_files()), f"{SHIPPED} beneath"]))
+    for package in ROOMS:
+        folder = importlib.import_module(f".{package}", __package__).__path__
+        for module in pkgutil.iter_modules(folder):
+            importlib.import_module(f".{package}.{module.name}", __package__)
 
 
 class _Listener(logging.Handler):
@@ -52,28 +79,45 @@ class _Listener(logging.Handler):
             failures.record(failures.LUIGI, "", record.exc_info[1])
 
 
-logging.getLogger("luigi-interface").addHandler(_Listener(logging.ERROR))
+def end_with_a_message(messages):
+    """Have errors that need a person, not a programmer, end this program with a message and without a traceback.
+
+    Parameters
+    ----------
+    messages : dict
+        By class of the error, what returns its message. Ctrl-C has one already.
+    """
+    messages = {KeyboardInterrupt: lambda error: ENDED_BY_USER} | messages
+
+    def end(kind, error, traceback):
+        if kind in messages:
+            sys.stderr.write(f"{messages[kind](error)}\n")
+        else:
+            sys.__excepthook__(kind, error, traceback)
+
+    sys.excepthook = end
 
 
-# What a command ends of in a sentence and without a traceback: the kind of the error, and what gives the sentence.
-SENTENCES = {
-    KeyboardInterrupt: lambda error: (
-        "\nEnded by Ctrl-C: all that was finished is kept, and the same command goes on from there."
-    )
-}
+def summarize_failures_at_exit(data_root):
+    """Have this program end with a summary of what failed in its tasks: a log of a thousand tasks hides it.
+
+    Parameters
+    ----------
+    data_root : callable
+        Returns the data root.
+    """
+    logger.addHandler(_Listener(logging.ERROR))
+    atexit.register(_print_summary, data_root, os.getpid())
 
 
-def end_in_a_sentence():
-    """Have the command that this process is end in a sentence where a person, not the program, has to do something."""
-    sys.excepthook = _end
-
-
-def _end(kind, error, traceback):
-    tell = SENTENCES.get(kind)
-    if tell is None:
-        sys.__excepthook__(kind, error, traceback)
-    else:
-        sys.stderr.write(f"{tell(error)}\n")
+def _print_summary(data_root, started_as):
+    if os.getpid() != started_as:
+        return  # a process that was forked to run a task
+    lines = failures.summary(data_root())
+    if failures.RUN_VARIABLE not in os.environ:
+        failures.forget_spare_log(failures.RUN)
+    if lines:
+        sys.stderr.write("\n".join(["\nWhat went wrong:", *lines, ""]))
 
 
 @contextlib.contextmanager
@@ -99,17 +143,3 @@ def while_it_is_read():
         # What is still in the buffer is tried again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ENDED_BY_CLOSED_PIPE)
-
-
-_STARTED_BY_HAND = os.getpid()
-
-
-@atexit.register
-def _print_summary():
-    if os.getpid() != _STARTED_BY_HAND:
-        return
-    lines = failures.summary(data_root_of(sys.argv[1:]))
-    if failures.RUN_VARIABLE not in os.environ:
-        failures.forget_spare_log(failures.RUN)
-    if lines:
-        sys.stderr.write("\n".join(["\nWhat went wrong:", *lines, ""]))

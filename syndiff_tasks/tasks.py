@@ -13,21 +13,17 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 import luigi
-from luigi.task_register import TaskClassNotFoundException
 
-from . import TASKS, failures, paths, plans, process, stackfiles, stages
+from . import failures, paths, plans, process, stackfiles, stages
 from . import sector as sectors
 from .config import (
     Auto,
-    Bits,
+    BitsOfSetting,
     Detectors,
-    Number,
+    NumberOfSetting,
     Offsets,
     Whole,
-    did_you_mean,
     downloads_at_once,
-    refuse_empty_options,
-    setting,
     syndiff,
 )
 from .io.archive import ArchiveUnavailable
@@ -35,14 +31,6 @@ from .targets import SettingsDiffer, WholeTarget, manifest_path, read_manifest, 
 
 logger = logging.getLogger("luigi-interface")
 
-
-def _no_such_task(error):
-    """Return the sentence for a task of the command line that there is not."""
-    said = str(error).partition(". ")[0]
-    return f"{said}. {did_you_mean(said.removeprefix('No task '), TASKS)}The tasks are {', '.join(TASKS)}."
-
-
-process.SENTENCES[TaskClassNotFoundException] = _no_such_task
 
 BITS = "PS1 mask bits to flag, e.g. 12, or a comma alone for none"
 
@@ -60,7 +48,7 @@ class _Reporting(luigi.Task):
         """Tell whether the product is there."""
         # Luigi has events with the error for `requires` and `run`, but none for this.
         with failures.recording(self.task_family):
-            refuse_empty_options()
+            process.begin_run()
             return self.is_complete()
 
     def is_complete(self):
@@ -185,7 +173,7 @@ class CombineBands(_Reporting):
     """The TESS-band image, variance and mask of one skycell, on blocks."""
 
     skycell = luigi.Parameter(description="PS1 skycell, e.g. skycell.2556.080")
-    ignore_mask_bits = Bits(config_path=setting("ignore_mask_bits"), description=BITS)
+    ignore_mask_bits = BitsOfSetting(description=BITS)
     skycell_catalog = luigi.Parameter(default="", description="CSV of skycells that replaces the PS1 ring table")
     overwrite = luigi.BoolParameter(**OVERWRITE)
 
@@ -255,10 +243,8 @@ def _combined(root, skycell, recipe, again):
 class _Blurring(_OnFFI):
     """What decides about the blurred skycells of an FFI."""
 
-    psf_sigma = Number(
-        "psf_sigma", 0.0, 400.0, config_path=setting("psf_sigma"), description="sigma of the Gaussian PSF [PS1 px]"
-    )
-    ignore_mask_bits = Bits(config_path=setting("ignore_mask_bits"), description=BITS)
+    psf_sigma = NumberOfSetting("psf_sigma", 0.0, 400.0, description="sigma of the Gaussian PSF [PS1 px]")
+    ignore_mask_bits = BitsOfSetting(description=BITS)
     reference_ffi = luigi.Parameter(default="", description="FFI of the same CCD whose blurred skycells are shared")
 
     def blur(self):
@@ -549,10 +535,8 @@ class _Wanted(_Reporting):
     target = luigi.Parameter(default="", description="instead of --roi: centre of the region, 'RA Dec' in degrees")
     size = Whole("size", 1, 2048, default=64, description="with --target: width and height of the region [TESS px]")
     skycell_catalog = luigi.Parameter(default="", description="CSV of skycells that replaces the PS1 ring table")
-    psf_sigma = Number(
-        "psf_sigma", 0.0, 400.0, config_path=setting("psf_sigma"), description="sigma of the Gaussian PSF [PS1 px]"
-    )
-    ignore_mask_bits = Bits(config_path=setting("ignore_mask_bits"), description=BITS)
+    psf_sigma = NumberOfSetting("psf_sigma", 0.0, 400.0, description="sigma of the Gaussian PSF [PS1 px]")
+    ignore_mask_bits = BitsOfSetting(description=BITS)
 
     def wanted(self):
         """Return the parameters that name the same to Downsample."""

@@ -677,7 +677,7 @@ def test_ended_by_a_person_in_a_sentence_or_by_a_batch_system_nothing_goes_on_an
     if how == "Ctrl-C":
         assert "Traceback" not in ended.said
         assert ended.said.endswith(
-            "\nEnded by Ctrl-C: all that was finished is kept, and the same command goes on from there.\n"
+            "\nEnded by Ctrl-C: all finished products are kept, and the same command continues from there.\n"
         )
     deadline = time.monotonic() + 30
     while os.path.exists(f"/proc/{task_process}") and time.monotonic() < deadline:

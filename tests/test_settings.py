@@ -20,7 +20,7 @@ from luigi.worker import worker
 from tiny_sky import CELLS, CENTRE, PLAIN, clean_environment, planes, skycell, template_of
 
 from syndiff_tasks import stages
-from syndiff_tasks.config import SHIPPED
+from syndiff_tasks.config import SHIPPED, use_shipped_settings
 from syndiff_tasks.demo import archive, frame, sky
 from syndiff_tasks.geometry.tansip import pixel_to_sky
 from syndiff_tasks.pixels import photometry
@@ -38,6 +38,7 @@ def of_luigi():
 
 @pytest.mark.parametrize("kind, written", of_luigi(), ids=lambda part: getattr(part, "__name__", ""))
 def test_luigi_knows_every_setting_of_its_own_that_luigi_cfg_has_and_takes_its_value(kind, written):
+    use_shipped_settings()
     taken = kind()
     assert written
     for name, text in written.items():
@@ -151,6 +152,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
+    use_shipped_settings()
     return Clock(monkeypatch)
 
 
@@ -200,9 +202,9 @@ def test_finished_tasks_stay_in_the_web_view_for_so_many_seconds_after_their_wor
 # --- tasks and their processes ----------------------------------------------------------------------------------------
 
 TWO_TASKS = """
-import os, sys
-_, sys.argv[0] = sys.argv
+import os
 import luigi, syndiff_tasks
+syndiff_tasks.use_shipped_settings()
 
 class MakesNothing(luigi.Task):
     def complete(self):
@@ -228,8 +230,7 @@ def test_a_task_has_a_process_of_its_own_and_fails_without_its_product_unless_lu
     tmp_path, text, process, succeeded
 ):
     (tmp_path / "luigi.cfg").write_text(f"[worker]\n{text}\n")
-    # Under the name of a command that runs no task, the package imports none of its own.
-    words = [sys.executable, "-u", "-c", TWO_TASKS, "syndiff_tasks"]
+    words = [sys.executable, "-u", "-c", TWO_TASKS]
     how = {"cwd": tmp_path, "env": clean_environment(), "capture_output": True, "text": True}
     ended = subprocess.run(words, check=False, **how)
     assert ended.stdout.split() == [process, succeeded], ended.stderr
