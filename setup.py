@@ -1,21 +1,28 @@
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+VERSION = re.search(r'^__version__ = "(.+)"$', Path("syndiff_tasks/__init__.py").read_text(encoding="utf-8"), re.M)[1]
 
 setup(
     name="syndiff_tasks",
-    version="0.1.0",
+    version=VERSION,
     description="Deep, PSF-matched Pan-STARRS1 templates for TESS Full Frame Images, as a Luigi task graph",
     long_description=open("README.md", encoding="utf-8").read(),
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
-    python_requires=">=3.10",
+    # As luigi 3.8.1 has it.
+    python_requires=">=3.10,<3.14",
     packages=find_packages(include=["syndiff_tasks", "syndiff_tasks.*"]),
     package_data={"syndiff_tasks": ["luigi.cfg"], "syndiff_tasks.report": ["templates/*.html"]},
     install_requires=[
-        "luigi>=3.6,<4",
+        "luigi>=3.8,<4",
         "numpy>=1.26,<3",
         "astropy>=6.1,<9",
         "pandas>=2.1,<4",
-        "numcodecs>=0.13",
+        # 0.13 does not resolve with zarr 3.0.
+        "numcodecs>=0.14",
         "google-crc32c>=1.5",
         "isal>=1.6",
         # To open the products with; io/store.py writes plain Zarr v3 without it. Zarr 3 wants Python 3.11.
@@ -29,6 +36,7 @@ setup(
         "matplotlib>=3.8",
         "pillow>=9.1",
         "jinja2>=3.1,<4",
+        "shtab>=1.7",
         "tqdm>=4.66",
         # Luigi ends a timed-out task together with its children where it finds psutil.
         "psutil>=5.9",
@@ -48,5 +56,5 @@ setup(
         ],
         "bench": ["reproject>=0.13", "dask-image>=2024.5", "fitsio>=1.2"],
     },
-    entry_points={"console_scripts": ["syndiff_tasks=syndiff_tasks.__main__:main"]},
+    entry_points={"console_scripts": ["syndiff_tasks=syndiff_tasks.cli:main"]},
 )

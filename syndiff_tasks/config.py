@@ -18,6 +18,8 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 from luigi.parameter import ParameterException
 
+from . import paths, sky_target
+
 SHIPPED = Path(__file__).with_name("luigi.cfg")
 
 # The files that Luigi reads, the later before the earlier (its documentation, "Configuration"); LUIGI_CONFIG_PATH last.
@@ -147,6 +149,33 @@ class Offsets(_Readable):
         return ",".join(repr(number) for offset in offsets for number in offset)
 
 
+class SkyTarget(_Readable):
+    """A position on the sky as people write it, or a name; carried as ``RA Dec`` in degrees, empty for none."""
+
+    def parse(self, text):
+        """Return the position as text; names are looked up, and kept in the data root.
+
+        Raises
+        ------
+        ValueError
+            If the text is neither a position nor a name that a service knows, or the service does not answer.
+        """
+        return self.normalize(text)
+
+    def normalize(self, target):
+        """Return the position as text, from text, a pair of numbers or a `SkyCoord`."""
+        if isinstance(target, str) and not target.strip():
+            return ""
+        return sky_target.as_text(sky_target.position_of(target, _resolve))
+
+
+def _resolve(name):
+    # astropy takes a second, which a target in degrees need not wait for.
+    from .io import name_resolver
+
+    return name_resolver.resolve(name, paths.resolved_names(syndiff().data_root), syndiff().tic_lookup)
+
+
 class Detectors(_Readable):
     """Numbers of cameras, or of CCDs: a comma separated list of 1 to 4."""
 
@@ -177,15 +206,17 @@ class Number(luigi.NumericalParameter):
         What error messages call it.
     low, high : float
         The limits, both allowed.
+    description : str
     **keywords
         As `luigi.Parameter` takes them.
     """
 
     kind, called = float, "a number"
 
-    def __init__(self, name, low, high, **keywords):
+    def __init__(self, name, low, high, description="", **keywords):
         super().__init__(var_type=self.kind, min_value=low, max_value=high, right_op=operator.le, **keywords)
         self.name, self.low, self.high = name, low, high
+        self.description = f"{description} ({low:g} to {high:g})"
 
     def parse(self, text):
         """Return the number.
@@ -228,7 +259,7 @@ class Choice(luigi.ChoiceParameter):
         super().__init__(choices=choices, var_type=type(choices[0]), **keywords)
         self.name, self.among = name, {str(choice): choice for choice in choices}
         # Luigi appends the choices in a different order in each run.
-        self.description = f"{description}: {', '.join(self.among)}"
+        self.description = f"{description} ({', '.join(self.among)})"
 
     def parse(self, text):
         """Return the choice.
@@ -366,6 +397,7 @@ class syndiff(luigi.Config):  # noqa: N801 - Luigi makes the section's name of t
         ["auto", "repair", "remove", "keep"],
         description="what is done with saturated stars; auto repairs where there is a catalog",
     )
+    tic_lookup = _setting(luigi.Parameter, "tic_lookup", description="MAST service that finds TIC numbers (--target)")
     ccds_at_once = _setting(Whole, "ccds_at_once", 1, 16, description="CCDs of a sector that are worked on at once")
     pictures = _setting(Switch, "pictures", description="draw a picture and a page")
 

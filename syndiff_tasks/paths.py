@@ -66,6 +66,11 @@ def gaia_down(root):
     return Path(root) / "star_catalogs" / ".gaia_down"
 
 
+def resolved_names(root):
+    """Return the folder of the positions of named targets (JSON), as a service gave them."""
+    return Path(root) / "targets"
+
+
 def combined(root, recipe, skycell):
     """Return the Zarr group of one skycell's combined blocks."""
     return Path(f"{root}/combined_skycells_zarr/{recipe}/{_projection(skycell)}/{skycell}")

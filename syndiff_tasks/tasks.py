@@ -22,6 +22,7 @@ from .config import (
     Detectors,
     NumberOfSetting,
     Offsets,
+    SkyTarget,
     Whole,
     downloads_at_once,
     syndiff,
@@ -31,6 +32,8 @@ from .targets import SettingsDiffer, WholeTarget, manifest_path, read_manifest, 
 
 logger = logging.getLogger("luigi-interface")
 
+
+TARGET = "instead of --roi: center of the region, 'RA Dec' in degrees or sexagesimal, a name, or 'TIC 261136679'"
 
 BITS = "PS1 mask bits to flag, e.g. 12, or a comma alone for none"
 
@@ -95,7 +98,7 @@ class _OnFFI(_Reporting):
 
     ffi = luigi.Parameter(description="the FFI: tess…_ffic.fits (SPOC) or hlsp_tica_…fits, also .gz or .fz")
     roi = luigi.Parameter(default="", description="region x0,y0,x1,y1 in FFI pixels, half-open, the first pixel is 0,0")
-    target = luigi.Parameter(default="", description="instead of --roi: centre of the region, 'RA Dec' in degrees")
+    target = SkyTarget(default="", description=TARGET)
     size = Whole("size", 1, 2048, default=64, description="with --target: width and height of the region [TESS px]")
     skycell_catalog = luigi.Parameter(default="", description="CSV of skycells that replaces the PS1 ring table")
 
@@ -532,7 +535,7 @@ class _Wanted(_Reporting):
     """Which part of each CCD is wanted, and how."""
 
     roi = luigi.Parameter(default="", description="region x0,y0,x1,y1 of each CCD in FFI pixels, half-open")
-    target = luigi.Parameter(default="", description="instead of --roi: centre of the region, 'RA Dec' in degrees")
+    target = SkyTarget(default="", description=TARGET)
     size = Whole("size", 1, 2048, default=64, description="with --target: width and height of the region [TESS px]")
     skycell_catalog = luigi.Parameter(default="", description="CSV of skycells that replaces the PS1 ring table")
     psf_sigma = NumberOfSetting("psf_sigma", 0.0, 400.0, description="sigma of the Gaussian PSF [PS1 px]")

@@ -90,6 +90,7 @@ def test_every_parameter_of_numbers_choices_or_switches_has_the_name_that_its_er
         "Offsets",
         "Detectors",
         "Places",
+        "SkyTarget",
         "Weights",
     }
 

@@ -1,6 +1,5 @@
 """Difference images of a made-up field with known stars, sky and one transient."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from made_up_template import FFI_SHAPE, REGION, SCALE, ffi_header, make_field
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import integrate
 
+from syndiff_tasks import cli
 from syndiff_tasks.geometry.tansip import pixel_to_sky, tansip_from_header
 from syndiff_tasks.pixels.mask import DQ
 from syndiff_tasks.report import difference
@@ -288,14 +288,6 @@ def test_the_wcs_of_an_oversampled_template_on_ffi_pixels_is_that_of_the_ffi(see
     assert_allclose([ra, dec], truth, atol=1e-8)
 
 
-@pytest.fixture(scope="module")
-def program():
-    spec = importlib.util.spec_from_file_location("difference_script", ROOT / "scripts" / "difference.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def write_spoc(path, field):
     header = field.header.copy()
     header["CAMERA"], header["CCD"], header["BUNIT"] = 3, 3, "electrons/s"
@@ -309,12 +301,12 @@ def write_spoc(path, field):
     ).writeto(path)
 
 
-def test_the_script_prints_the_transient_and_writes_a_sound_file(tmp_path, program, capsys):
+def test_the_script_prints_the_transient_and_writes_a_sound_file(tmp_path, capsys):
     ffi, template = tmp_path / "tess2020019135923-s0020-3-3-0165-s_ffic.fits", tmp_path / "template.fits"
     field = make_field(template)
     write_spoc(ffi, field)
     out, png = tmp_path / "diff.fits", tmp_path / "diff.png"
-    program.main([str(ffi), str(template), "--out", str(out), "--png", str(png)])
+    cli.main(["difference", str(ffi), str(template), "--out", str(out), "--png", str(png)])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4  # two of the fit, the head of the table, one row
     x, y, ra, dec, flux, *_ = map(float, lines[3].split())
@@ -335,10 +327,10 @@ def test_the_script_prints_the_transient_and_writes_a_sound_file(tmp_path, progr
         assert abs(row + REGION[1] - field.transient[1]) < 1
 
 
-def test_the_script_works_on_a_plain_scale_too(tmp_path, program, capsys):
+def test_the_script_works_on_a_plain_scale_too(tmp_path, capsys):
     ffi, template = tmp_path / "tess2020019135923-s0020-3-3-0165-s_ffic.fits", tmp_path / "template.fits"
     write_spoc(ffi, make_field(template))
-    program.main([str(ffi), str(template), "--kernel", "1", "--mesh", "0", "--threshold", "1000"])
+    cli.main(["difference", str(ffi), str(template), "--kernel", "1", "--mesh", "0", "--threshold", "1000"])
     out = capsys.readouterr().out
     assert "kernel 1 x 1 px" in out
     assert "nothing stands out" in out

@@ -1,4 +1,4 @@
-"""scripts/luigid as a user runs it: a real one on a free port of 127.0.0.1, and real `luigi` commands."""
+"""`syndiff_tasks luigid` as a user runs it: a real one on a free port of 127.0.0.1, and real `luigi` commands."""
 
 import contextlib
 import json
@@ -218,7 +218,7 @@ def test_a_second_luigid_on_the_port_says_that_one_is_there(tmp_path, restarted)
     words = [sys.executable, LUIGID, "--port", restarted.rsplit(":", 1)[1]]
     second = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert second.returncode == 1
-    assert "is one running there?" in second.stderr
+    assert "is another one running there?" in second.stderr
 
 
 def seen(folder, url):

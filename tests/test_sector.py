@@ -2,7 +2,6 @@
 
 import fcntl
 import glob
-import importlib.util
 import json
 import math
 import os
@@ -12,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -26,6 +24,7 @@ from luigi.cmdline_parser import CmdlineParser
 from numpy.testing import assert_allclose, assert_array_equal
 
 from syndiff_tasks import failures, paths, sector, status, tasks
+from syndiff_tasks.commands import run_sector
 from syndiff_tasks.config import Auto, Detectors, Offsets
 from syndiff_tasks.demo import frame
 from syndiff_tasks.failures import Failure
@@ -439,10 +438,7 @@ quietly = pytest.mark.filterwarnings("ignore:The use of the configuration:Deprec
 
 @pytest.fixture
 def script():
-    loader = SourceFileLoader("run_sector", str(SCRIPT))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("run_sector", loader))
-    loader.exec_module(module)
-    return module
+    return run_sector
 
 
 def arguments(made, root):
@@ -481,7 +477,7 @@ def test_run_sector_leaves_at_once_when_another_is_at_work_unless_that_one_hangs
         hours_ago = time.time() - 3600 * (script.HOURS_OF_SILENCE + 1)
         os.utime(lock.fileno(), (hours_ago, hours_ago))
         assert script.main(arguments(made, tmp_path)) == 1
-        assert "has not said a word for 6 hours; look at it" in capsys.readouterr().out
+        assert "has logged nothing for 6 hours; look at it" in capsys.readouterr().out
         (folder / "sector_0020_2026-01-01.log").touch()
         assert script.main(arguments(made, tmp_path)) == 4
 
@@ -589,7 +585,7 @@ def test_the_help_of_run_sector_tells_what_it_does_its_options_codes_and_environ
             assert part in told
         for name, parameter in tasks.Sector.get_params():
             assert f"--{name.replace('_', '-')} {' '.join(parameter.description.split())}" in told
-        example = re.search(r"For example.*? run_sector (--.*?) It takes", told)[1]
+        example = re.search(r"For example.*? run-sector (--.*?) It takes", told)[1]
         known = {f"--{name.replace('_', '-')}" for name, _ in tasks.Sector.get_params()}
         assert set(re.findall("--[-a-z]+", example)) - known == {
             "--local-scheduler",

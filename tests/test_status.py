@@ -12,8 +12,7 @@ import pytest
 from luigi import Event
 from tiny_sky import CELLS, PLAIN
 
-from syndiff_tasks import __main__ as command_line
-from syndiff_tasks import failures, paths, status, tasks
+from syndiff_tasks import cli, failures, paths, status, tasks
 from syndiff_tasks.targets import manifest_path
 
 CCD = paths.CCD(20, 3, 3)
@@ -44,7 +43,7 @@ def failed(root, product, task, message):
 
 def said(capsys, *arguments):
     capsys.readouterr()
-    assert command_line.main(["status", *map(str, arguments)]) == 0
+    assert cli.main(["status", *map(str, arguments)]) == 0
     return capsys.readouterr().out
 
 
@@ -97,7 +96,7 @@ def test_sentences_that_differ_in_numbers_only_are_told_once_with_their_count(tm
 
 def test_where_nothing_is_the_status_says_how_to_ask_for_another_data_root(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    nothing = "no map of any CCD is there; nothing was begun"
+    nothing = "no CCD has a map yet; nothing was begun"
     hint = "for another data root than luigi.cfg's: syndiff_tasks status FOLDER"
     assert said(capsys, "--sector", "20") == f"data, sector 20: {nothing}; {hint}\n"
     assert said(capsys, tmp_path) == f"{tmp_path}: {nothing}\n"
@@ -175,8 +174,8 @@ def test_the_command_line_imports_none_of_the_libraries_that_take_seconds(tmp_pa
 
 
 def test_a_folder_that_is_not_there_is_not_called_whole(tmp_path, capsys):
-    assert command_line.main(["verify", str(tmp_path / "none")]) == 2
-    assert f"{tmp_path / 'none'}: there is no such file or folder" in capsys.readouterr().err
+    assert cli.main(["verify", str(tmp_path / "none")]) == 2
+    assert f"{tmp_path / 'none'}: no such file or folder" in capsys.readouterr().err
 
 
 IMPORTED_LATE = """
