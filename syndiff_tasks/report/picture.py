@@ -19,7 +19,7 @@ from syndiff_tasks.report.flags import FLAGS
 
 BLANK, RING, TARGET = "#dcdcdc", "#111111", "#0a7d3c"
 # An open cross: it leaves the target itself visible.
-CROSS = Path([(-1, 0), (-0.4, 0), (0.4, 0), (1, 0), (0, -1), (0, -0.4), (0, 0.4), (0, 1)], [1, 2] * 4)
+CROSS = Path([(-1, 0), (-0.5, 0), (0.5, 0), (1, 0), (0, -1), (0, -0.5), (0, 0.5), (0, 1)], [1, 2] * 4)
 WIDTH = 16.6  # of the whole picture [inch]
 MARKED = 8  # detections that are ringed and listed
 STAMP_REACH = 10  # pixels on each side of the strongest detection in its stamps [px]
@@ -162,7 +162,7 @@ def target_pixel(template):
 
 def _mark_target(axes, place):
     """Draw an open cross at the target."""
-    style = {"marker": CROSS, "ms": 22, "mec": TARGET, "mfc": "none", "mew": 1.6, "ls": "none"}
+    style = {"marker": CROSS, "ms": 32, "mec": TARGET, "mfc": "none", "mew": 1.6, "ls": "none"}
     axes.plot(*place, label="target", path_effects=_halo(), **style)
 
 
