@@ -17,7 +17,7 @@ from syndiff_tasks.geometry.region import Region
 from syndiff_tasks.geometry.rings import rings_v3
 from syndiff_tasks.io import archive as names
 from syndiff_tasks.io import fits_in
-from syndiff_tasks.pixels import bands
+from syndiff_tasks.pixels import bands, scaling
 
 SEED = 1
 NAME = "skycell.2611.071"
@@ -63,8 +63,8 @@ def strip(read):
             read[f"{band}_image"].stored,
             read[f"{band}_wt"].stored,
             read[f"{band}_mask"].stored,
-            bands.scaling(read[f"{band}_image"].keywords),
-            bands.scaling(read[f"{band}_wt"].keywords),
+            scaling.scaling_of(read[f"{band}_image"].keywords),
+            scaling.scaling_of(read[f"{band}_wt"].keywords),
         )
         for band in WEIGHTS
     }

@@ -26,7 +26,19 @@ from .geometry.skycell import MARGIN
 from .geometry.tansip import TanSip, cropped, oversampled, shifted, tansip_keywords
 from .io import fits_in, products, store
 from .io import prf as prf_files
-from .pixels import background, bands, blocks, convolution, mask, photometry, prf, quadrature, template, widening
+from .pixels import (
+    background,
+    bands,
+    blocks,
+    convolution,
+    mask,
+    photometry,
+    prf,
+    quadrature,
+    scaling,
+    template,
+    widening,
+)
 
 logger = logging.getLogger("luigi-interface")
 
@@ -173,8 +185,8 @@ def _combined(raw, skycell, weights):
             store.open_array(raw, f"{band}_image"),
             store.open_array(raw, f"{band}_wt"),
             store.open_array(raw, f"{band}_mask"),
-            bands.scaling(keywords[f"{band}_image"]),
-            bands.scaling(keywords[f"{band}_wt"]),
+            scaling.scaling_of(keywords[f"{band}_image"]),
+            scaling.scaling_of(keywords[f"{band}_wt"]),
         )
         for band in have
     }

@@ -5,15 +5,14 @@ import pytest
 from astropy.io import fits
 from numpy.testing import assert_allclose, assert_array_equal
 
-from syndiff_tasks.pixels.bands import (
+from syndiff_tasks.pixels.bands import Band, combine
+from syndiff_tasks.pixels.scaling import (
     ASINH_SCALE,
-    Band,
     Scaling,
-    combine,
     linear_flux,
     linear_variance,
     lookup_table,
-    scaling,
+    scaling_of,
 )
 
 WEIGHTS = {"r": 0.238, "i": 0.344, "z": 0.283, "y": 0.135}
@@ -112,7 +111,7 @@ def test_the_table_gives_what_astropy_and_the_formula_give_for_every_stored_numb
     physical = np.array(raw[1].data, np.float64)
     physical = np.where(disk == BLANK, np.nan, REAL_Y["BZERO"] + REAL_Y["BSCALE"] * physical)
     expected = (17.32926559448 + 2 * 413.7191922843 * np.sinh(physical / 1.085736204758)) / 500
-    table = lookup_table(scaling(REAL_Y), 1)
+    table = lookup_table(scaling_of(REAL_Y), 1)
     assert_allclose(table[disk.view(np.uint16)], expected, rtol=1e-10)
     assert np.isnan(table).sum() == 1
 
@@ -230,22 +229,22 @@ def test_another_zero_point_is_brought_to_25():
 
 
 def test_the_compression_is_undone_if_and_only_if_both_its_keywords_are_there():
-    both = scaling(REAL_Y)
+    both = scaling_of(REAL_Y)
     assert (both.boffset, both.bsoften) == (REAL_Y["BOFFSET"], REAL_Y["BSOFTEN"])
     for gone in ("BOFFSET", "BSOFTEN"):
-        one = scaling({k: v for k, v in REAL_Y.items() if k != gone})
+        one = scaling_of({k: v for k, v in REAL_Y.items() if k != gone})
         assert (one.boffset, one.bsoften) == (None, None)
         table = lookup_table(one, 1)
         assert_allclose(table[100], (REAL_Y["BZERO"] + 100 * REAL_Y["BSCALE"]) / 500, rtol=1e-12)
 
 
 def test_a_linear_float_cutout_needs_nothing_but_its_exposure_time():
-    assert scaling({"EXPTIME": 1350.0}) == Scaling(0.0, 1.0, None, None, None, 1350.0, 25.0)
-    assert scaling({"EXPTIME": 1.0, "ZBLANK": BLANK}).blank == BLANK
+    assert scaling_of({"EXPTIME": 1350.0}) == Scaling(0.0, 1.0, None, None, None, 1350.0, 25.0)
+    assert scaling_of({"EXPTIME": 1.0, "ZBLANK": BLANK}).blank == BLANK
 
 
 def test_an_image_without_good_pixels_is_nan_whatever_else_its_header_says():
-    empty = scaling(REAL_Y | {"BSOFTEN": math.nan, "EXPTIME": None, "BZERO": math.nan})
+    empty = scaling_of(REAL_Y | {"BSOFTEN": math.nan, "EXPTIME": None, "BZERO": math.nan})
     assert np.isnan(lookup_table(empty, 1)).all()
     disk = np.zeros((2, 2), np.int16)
     sound, *_ = band_of(np.full((2, 2), 640.0), np.full((2, 2), 5e4), np.zeros((2, 2), np.uint16), 640.0)
@@ -258,7 +257,7 @@ def test_an_image_without_good_pixels_is_nan_whatever_else_its_header_says():
 @pytest.mark.parametrize("exptime", [None, 0, -1.0, math.nan, math.inf])
 def test_an_exposure_time_that_gives_no_rate_is_named(exptime):
     with pytest.raises(ValueError, match="EXPTIME"):
-        scaling(REAL_Y | {"EXPTIME": exptime})
+        scaling_of(REAL_Y | {"EXPTIME": exptime})
 
 
 @pytest.mark.parametrize("function", [linear_flux, linear_variance])
@@ -270,7 +269,7 @@ def test_the_formulas_refuse_an_exposure_time_of_zero(function):
 @pytest.mark.parametrize(("card", "value"), [("FPA.ZP", math.nan), ("BZERO", math.nan), ("BSCALE", math.inf)])
 def test_a_number_that_scales_nothing_is_named(card, value):
     with pytest.raises(ValueError, match=card):
-        scaling(REAL_Y | {card: value})
+        scaling_of(REAL_Y | {card: value})
 
 
 @pytest.mark.parametrize(

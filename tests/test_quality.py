@@ -22,7 +22,7 @@ from test_accuracy import holes_under, read, true_coverage
 from syndiff_tasks import plans
 from syndiff_tasks.demo import truth
 from syndiff_tasks.geometry.rings import rings_v3
-from syndiff_tasks.pixels import bands, saturated_stars, stars, template
+from syndiff_tasks.pixels import bands, saturated_stars, scaling, stars, template
 from syndiff_tasks.pixels.mask import DQ, PS1
 
 ALONE = "1727,752,1739,764"  # all of one skycell, and no other projection near
@@ -32,7 +32,7 @@ NO_OFFSET = [(0.0, 0.0)]
 # the next point may lie beyond the pixel, half a sample of the blurred plane (6), the block in which the flaw lies and
 # the one up to which distances are rounded (4 each).
 FURTHER = 2 * 14 + 6 + 4 + 4
-LINEAR = bands.Scaling(0.0, 1.0, None, None, None, 1.0)
+LINEAR = scaling.Scaling(0.0, 1.0, None, None, None, 1.0)
 
 
 @pytest.fixture(scope="module")

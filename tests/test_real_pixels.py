@@ -22,7 +22,7 @@ from syndiff_tasks.geometry.rings import rings_v3
 from syndiff_tasks.geometry.skycell import skycell_wcs
 from syndiff_tasks.geometry.tansip import TanSip, tansip_keywords
 from syndiff_tasks.io import fits_in
-from syndiff_tasks.pixels import bands, blocks, convolution, quadrature, template
+from syndiff_tasks.pixels import bands, blocks, convolution, quadrature, scaling, template
 from syndiff_tasks.pixels.mask import DQ
 
 SKYCELL = "skycell.1329.005"
@@ -40,9 +40,9 @@ def linear(band):
 def read_band(name):
     stack = fits_in.read_stack(present(name))
     ones = np.full(stack.stored.shape, NOISE, np.float32)
-    scaling = bands.scaling(stack.keywords)
-    plain = bands.Scaling(0.0, 1.0, None, None, None, scaling.exptime)
-    return bands.Band(stack.stored, ones, np.zeros(ones.shape, np.uint16), scaling, plain), stack.keywords
+    stored = scaling.scaling_of(stack.keywords)
+    plain = scaling.Scaling(0.0, 1.0, None, None, None, stored.exptime)
+    return bands.Band(stack.stored, ones, np.zeros(ones.shape, np.uint16), stored, plain), stack.keywords
 
 
 def counts(name):

@@ -1,6 +1,5 @@
-"""From stored PS1 pixels to flux, and the weighted sum of the bands with its variance and masks."""
+"""The weighted sum of a skycell's bands, with its variance and masks."""
 
-import functools
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,50 +7,17 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from .photometry import PS1_ZERO_POINT
+from .scaling import Scaling, lookup_table, weighted_terms
 
-#: Scale of PS1's asinh compression, 2.5 log10(e) [PS1 IPP wiki, ``asinh_compression``]. A Python float: a NumPy one
-#: would turn float32 skycells into float64.
-ASINH_SCALE = 2.5 * math.log10(math.e)
-
-
-#: Bands and their bit in the `missing` plane, in the order of wavelength; g last, for it is not in the TESS band.
+#: Bands and their bit in the `missing` plane, in the order of wavelength; g last, because it is outside the TESS band.
 BAND_BITS = {"r": 1, "i": 2, "z": 4, "y": 8, "g": 16}
 
-_TABLE_SIZE = 65_536
-#: Rows worked on at once: those of a stored chunk, so that each is read once.
+#: Rows combined at once: those of a stored chunk, so that each chunk is read once.
 _STRIP_ROWS = 64
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
-
-
-class Scaling(NamedTuple):
-    """How the stored numbers of one file become counts/s.
-
-    Attributes
-    ----------
-    bzero, bscale : float
-        FITS linear scaling; 0 and 1 where the file has none.
-    blank : int or None
-        The stored integer that means "no data".
-    boffset, bsoften : float or None
-        Parameters of the asinh compression [counts]; None unless the file has *both*.
-    exptime : float
-        Exposure time [s].
-    zero_point : float
-        AB magnitude of one count/s.
-    """
-
-    bzero: float
-    bscale: float
-    blank: int | None
-    boffset: float | None
-    bsoften: float | None
-    exptime: float
-    zero_point: float = PS1_ZERO_POINT
 
 
 class Band(NamedTuple):
-    """One band of a skycell as stored: arrays, or what has `shape` and `dtype` and gives strips of rows by slices.
+    """One band of a skycell as stored: arrays, or objects with `shape` and `dtype` that slice rows into arrays.
 
     Attributes
     ----------
@@ -82,7 +48,7 @@ class Combined(NamedTuple):
     mask : ndarray of uint16, shape (ny, nx)
         OR of the bands' PS1 mask bits.
     missing : ndarray of uint8, shape (ny, nx)
-        Bit of `BAND_BITS` for each weighted band that has no data there.
+        Bit of `BAND_BITS` of each weighted band without data there.
     """
 
     flux: np.ndarray
@@ -91,156 +57,30 @@ class Combined(NamedTuple):
     missing: np.ndarray
 
 
-def scaling(keywords: Mapping[str, float | None]) -> Scaling:
-    """Choose the scaling of a stack file from its header's numbers.
-
-    The asinh compression is undone if and only if BSOFTEN and BOFFSET are both there: cutouts and warps are linear,
-    and for a ``wt`` file nothing else tells.
-
-    Parameters
-    ----------
-    keywords : mapping of str to number
-        BZERO, BSCALE, BLANK (or ZBLANK), BOFFSET, BSOFTEN, EXPTIME and FPA.ZP; absent or None means "no such card".
-
-    Returns
-    -------
-    scaling : Scaling
-        Zero point 25 where there is no FPA.ZP.
-
-    Raises
-    ------
-    ValueError
-        If EXPTIME is absent or not positive, or another number makes no scaling. An image without any good pixel
-        (BSOFTEN NaN) needs no EXPTIME.
-    """
-
-    def number(name, default=None):
-        value = keywords.get(name)
-        return default if value is None else float(value)
-
-    blank = number("BLANK", number("ZBLANK"))
-    boffset, bsoften = number("BOFFSET"), number("BSOFTEN")
-    if boffset is None or bsoften is None:
-        boffset = bsoften = None
-    chosen = Scaling(
-        bzero=number("BZERO", 0.0),
-        bscale=number("BSCALE", 1.0),
-        blank=None if blank is None else int(blank),
-        boffset=boffset,
-        bsoften=bsoften,
-        exptime=number("EXPTIME", 0.0),
-        zero_point=number("FPA.ZP", PS1_ZERO_POINT),
-    )
-    if not math.isfinite(chosen.zero_point):
-        raise ValueError(f"FPA.ZP is {chosen.zero_point}, not a zero point in magnitudes; repair the header")
-    if not _is_empty(chosen):
-        _check_exptime(chosen.exptime)
-        if not (math.isfinite(chosen.bzero) and math.isfinite(chosen.bscale)):
-            raise ValueError(f"BZERO {chosen.bzero}, BSCALE {chosen.bscale} scale no pixel; fetch the file again")
-    return chosen
-
-
-def linear_flux(stored, boffset, bsoften, exptime):
-    """Undo the asinh compression of a PS1 stack.
-
-    Parameters
-    ----------
-    stored : ndarray of float, any shape
-        ``BZERO + BSCALE * disk``; NaN where blank.
-    boffset, bsoften : float or None
-        Header ``BOFFSET`` and ``BSOFTEN`` [counts]; None for a linear file. NaN: no good pixel, so all is NaN.
-    exptime : float
-        Header ``EXPTIME`` [s].
-
-    Returns
-    -------
-    flux : ndarray of the same shape and dtype
-        Flux [counts/s] at the file's own zero point; NaN stays NaN.
-
-    Raises
-    ------
-    ValueError
-        If `exptime` is not positive.
-
-    Notes
-    -----
-    The inverse is given on the PS1 IPP wiki, page ``asinh_compression``.
-    """
-    _check_exptime(exptime)
-    return _counts(stored, boffset, bsoften) / exptime
-
-
-def linear_variance(stored, boffset, bsoften, exptime):
-    """Variance of `linear_flux`, from the pixels of a ``wt`` file.
-
-    Parameters
-    ----------
-    stored, boffset, bsoften, exptime
-        As for `linear_flux`, but from the ``wt`` file and its own header; [counts^2] in place of [counts].
-
-    Returns
-    -------
-    variance : ndarray of the same shape and dtype
-        Variance [(counts/s)^2]: a variance scales with the square of the exposure time.
-
-    Raises
-    ------
-    ValueError
-        If `exptime` is not positive.
-    """
-    _check_exptime(exptime)
-    return _counts(stored, boffset, bsoften) / exptime**2
-
-
-@functools.lru_cache(maxsize=32)  # the strips of one skycell, 4 bands of an image and a variance, share theirs
-def lookup_table(scaling: Scaling, power: int, weight: float = 1.0) -> np.ndarray:
-    """Weighted flux or variance at zero point 25 of each of the 65,536 possible int16 numbers.
-
-    Parameters
-    ----------
-    scaling : Scaling
-        Of the file.
-    power : int
-        1 for an image, 2 for a variance.
-    weight : float
-        Of the band: a flux counts this often, a variance its square.
-
-    Returns
-    -------
-    table : ndarray of float64, shape (65536,), read-only
-        Entry ``n`` belongs to the stored number whose bits, read as uint16, are ``n`` (``stored.view(uint16)``).
-        NaN for BLANK, for what no float32 holds, and for a variance that is not positive. Float64, at the price of
-        float32, keeps the combined flux right to float32 rounding even where bands cancel.
-    """
-    table = _terms(np.arange(_TABLE_SIZE, dtype=np.uint16).view(np.int16), scaling, power, weight)
-    table.flags.writeable = False
-    return table
-
-
 def combine(bands: Mapping[str, Band | None], weights: Mapping[str, float], shape=None) -> Combined:
-    """Weighted sum of the bands, pixel by pixel and strip by strip, so that no band need be in memory as a whole.
+    """Sum the weighted bands pixel by pixel, strip by strip, so that no whole band need be in memory.
 
     Parameters
     ----------
     bands : mapping of str to Band or None
-        By name; None or absent for a band the archive has not, or not wholly (image, wt and mask).
+        By name; None or absent for a band of which the archive lacks the image, wt or mask.
     weights : mapping of str to float
-        Of each band that counts, by name (`BAND_BITS`); not negative. A band of weight 0 counts for nothing.
+        Of each band, by name (`BAND_BITS`); not negative. Bands of weight 0 are ignored.
     shape : (int, int), optional
-        Needed only where every band may be missing.
+        Needed only if every band may be missing.
 
     Returns
     -------
     combined : Combined
         ``sum(w f) * sum(all w) / sum(valid w)``, and ``sum(w^2 v)`` times the square of the same factor. A band is
-        valid in a pixel if it has a flux *and* a positive variance there: a flux of unknown variance would have to
-        take part with an invented one. Where no band is valid the flux is NaN, never 0.
+        valid in a pixel if it has a flux *and* a positive variance there: a flux of unknown variance would need an
+        invented one. Where no band is valid, the flux is NaN, never 0.
 
     Raises
     ------
     ValueError
-        If a weight is unknown, negative or not finite, none is positive, a band's arrays differ in shape or have
-        another dtype than above, or no shape can be told.
+        If a weight belongs to an unknown band, is negative or not finite, if no weight is positive, if a band's arrays
+        differ in shape or have another dtype than above, or if the shape is unknown.
     """
     used = _used_weights(weights)
     present = {name: bands[name] for name in used if bands.get(name) is not None}
@@ -251,43 +91,6 @@ def combine(bands: Mapping[str, Band | None], weights: Mapping[str, float], shap
         strips = {name: _rows_of(band, rows) for name, band in present.items()}
         _fill(Combined(*(plane[rows] for plane in out)), strips, used)
     return out
-
-
-def _check_exptime(exptime):
-    if not (exptime > 0 and math.isfinite(exptime)):
-        raise ValueError(
-            f"EXPTIME must be positive to give counts/s, got {exptime} s; "
-            "the header is broken or has no EXPTIME card: fetch the file again, or leave the band out"
-        )
-
-
-def _is_empty(scaling):
-    """Whether the file has no good pixel: PS1 then writes BSOFTEN = NaN."""
-    return scaling.bsoften is not None and not (math.isfinite(scaling.bsoften) and math.isfinite(scaling.boffset))
-
-
-def _counts(stored, boffset, bsoften):
-    if boffset is None or bsoften is None:
-        return stored
-    return boffset + 2 * bsoften * np.sinh(stored / ASINH_SCALE)
-
-
-def _linear(disk, scaling, power):
-    """Scale stored numbers to flux or variance at zero point 25, float64."""
-    if _is_empty(scaling):
-        return np.full(disk.shape, np.nan)
-    linear = linear_flux if power == 1 else linear_variance
-    rescale = 10 ** (0.4 * (PS1_ZERO_POINT - scaling.zero_point) * power)
-    # Far ends of the table, reached by no real pixel, overflow: they end as NaN below.
-    with np.errstate(over="ignore", invalid="ignore"):
-        stored = scaling.bzero + scaling.bscale * disk.astype(np.float64)
-        values = linear(stored, scaling.boffset, scaling.bsoften, scaling.exptime) * rescale
-    values[~(np.abs(values) <= _FLOAT32_MAX)] = np.nan
-    if power == 2:
-        values[~(values > 0)] = np.nan
-    if scaling.blank is not None and disk.dtype.kind == "i":
-        values[disk == scaling.blank] = np.nan
-    return values
 
 
 def _used_weights(weights):
@@ -310,11 +113,11 @@ def _common_shape(present, shape):
     }
     if shape is None:
         if not shapes:
-            raise ValueError("every band is missing, so that nothing tells the size of the skycell: give `shape`")
+            raise ValueError("every band is missing and the size of the skycell is unknown: give `shape`")
         shape = next(iter(shapes.values()))
     wrong = {kind: got for kind, got in shapes.items() if got != tuple(shape)}
     if wrong:
-        raise ValueError(f"bands of one skycell must have one shape {tuple(shape)}, got {wrong}; fetch them again")
+        raise ValueError(f"bands of one skycell must have one shape {tuple(shape)}, got {wrong}; download them again")
     return tuple(shape)
 
 
@@ -323,7 +126,7 @@ def _rows_of(band, rows):
 
 
 def _fill(out, present, used):
-    """Combine the strips of the bands at hand into `out`."""
+    """Combine a strip of the bands that exist into `out`."""
     patterns = _Patterns(*_renormalisation(list(present), used))
     out.mask[...] = 0
     for band in present.values():
@@ -334,24 +137,19 @@ def _fill(out, present, used):
     if {_kind(stored) for stored, *_ in images + variances} == {"int16"}:
         _fill_by_table(out, _by_table(images), _by_table(variances), patterns)
     else:
-        flux, variance = (np.array([_terms(*one) for one in some]) for some in (images, variances))
+        flux, variance = (np.array([weighted_terms(*one) for one in some]) for some in (images, variances))
         out.flux[...], out.variance[...], out.missing[...] = _renormalised(flux, variance, patterns)
 
 
 def _kind(stored):
     kind = stored.dtype.newbyteorder("=").name
     if kind not in ("int16", "float32"):
-        raise ValueError(f"stored pixels of a PS1 stack are int16 or float32, got {kind}; fetch the file again")
+        raise ValueError(f"stored pixels of a PS1 stack are int16 or float32, got {kind}; download the file again")
     return kind
 
 
-def _terms(stored, scaling, power, weight):
-    """Return the weighted flux or variance of the pixels of one band."""
-    return weight**power * _linear(stored, scaling, power)
-
-
 class _ByTable(NamedTuple):
-    """Images, or variances, of the bands at hand: stored numbers, and what each is worth."""
+    """Images or variances of the bands that exist: stored numbers, and the value of each number."""
 
     numbers: tuple
     tables: tuple
@@ -367,7 +165,7 @@ def _by_table(some):
 
 
 def _fill_by_table(out, images, variances, patterns):
-    """Take all bands at hand for valid, and then look again at the few pixels where one is not."""
+    """Sum as if all bands that exist were valid everywhere, then redo the few pixels where one is not."""
     flux, variance, missing = (plane.reshape(-1) for plane in (out.flux, out.variance, out.missing))
     factor = patterns.factor[-1]
     _sum_by_table(*images, factor, flux)
@@ -387,14 +185,14 @@ def _sum_by_table(numbers, tables, factor, out):
 
 
 class _Patterns(NamedTuple):
-    """What follows from which bands are valid; index: bit b of it is set if the b-th band at hand is valid."""
+    """Values by pattern of valid bands; bit b of an index is set if the b-th band that exists is valid."""
 
     factor: np.ndarray  # float64, sum(all w) / sum(valid w)
     missing: np.ndarray  # uint8
 
 
 def _renormalisation(names, used):
-    """Factor and `missing` byte for each pattern of valid bands (bit b of the pattern: names[b] is valid)."""
+    """Return the factor and the `missing` byte for each pattern of valid bands (bit b: names[b] is valid)."""
     patterns = range(1 << len(names))
     valid = [[name for b, name in enumerate(names) if pattern >> b & 1] for pattern in patterns]
     total = math.fsum(used.values())
