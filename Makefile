@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 STAMP = .venv/.installed
 
-.PHONY: demo test test-slow lint bench bench-ccd clean
+.PHONY: demo test test-slow lint docs oldest oldest-constraints bench bench-ccd clean
 
 $(STAMP): setup.py
 	$(PYTHON) -m venv .venv
@@ -15,8 +15,7 @@ $(STAMP): setup.py
 demo: $(STAMP)
 	$(BIN)/python scripts/run_demo.py
 
-test: $(STAMP)
-	$(BIN)/ruff check .
+test: lint
 	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 test-slow: $(STAMP)
@@ -25,6 +24,24 @@ test-slow: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+# The documentation site, from docs/ into build/docs; a warning is an error.
+docs: $(STAMP)
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --jobs auto -q docs build/docs
+
+# The oldest allowed dependencies, in a fresh .venv: `make oldest test PYTHON=python3.10`.
+oldest:
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --constraint tests/oldest-constraints.txt --editable '.[test]'
+	touch $(STAMP)
+
+# The lower bounds of setup.py, and what they depend on as of the day of the youngest lower bound.
+oldest-constraints: $(STAMP)
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python-version 3.10 --extra test --no-annotate \
+		--exclude-newer 2025-03-01 --output-file tests/oldest-constraints.txt setup.py
 
 bench: $(STAMP)
 	$(BIN)/pip install --quiet --editable '.[bench]'

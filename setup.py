@@ -12,7 +12,7 @@ setup(
     long_description=open("README.md", encoding="utf-8").read(),
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
-    # As luigi 3.8.1 has it.
+    # Luigi 3.8.1 is declared for Python below 3.14.
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["syndiff_tasks", "syndiff_tasks.*"]),
     package_data={"syndiff_tasks": ["luigi.cfg"], "syndiff_tasks.report": ["templates/*.html"]},
@@ -21,11 +21,12 @@ setup(
         "numpy>=1.26,<3",
         "astropy>=6.1,<9",
         "pandas>=2.1,<4",
-        # 0.13 does not resolve with zarr 3.0.
-        "numcodecs>=0.14",
+        "numcodecs>=0.13; python_version < '3.11'",
+        "numcodecs>=0.14; python_version >= '3.11'",
         "google-crc32c>=1.5",
         "isal>=1.6",
-        # To open the products with; io/store.py writes plain Zarr v3 without it. Zarr 3 wants Python 3.11.
+        # To open the products with; io/store.py writes plain Zarr v3 without it. zarr 3 needs Python 3.11 and numcodecs
+        # 0.14, which needs Python 3.11 too.
         "zarr>=3.0,<4; python_version >= '3.11'",
         "sep>=1.4,<2",
         "scipy>=1.12",
@@ -51,9 +52,11 @@ setup(
             "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "ruff>=0.6",
+            "codespell[toml]>=2.3",
             "tesswcs>=1.1",
             "prometheus-client>=0.20",
         ],
+        "docs": ["sphinx>=7.2", "pydata-sphinx-theme>=0.15", "numpydoc>=1.7", "myst-nb>=1.1", "sphinx-copybutton>=0.5"],
         "bench": ["reproject>=0.13", "dask-image>=2024.5", "fitsio>=1.2"],
     },
     entry_points={"console_scripts": ["syndiff_tasks=syndiff_tasks.cli:main"]},

@@ -54,7 +54,7 @@ class StarPsf(NamedTuple):
     Attributes
     ----------
     image : ndarray of float64, shape (2 RADIUS + 1, 2 RADIUS + 1)
-        Image of a star centerd on the middle pixel; sum 1, 0 beyond `RADIUS`.
+        Image of a star centered on the middle pixel; sum 1, 0 beyond `RADIUS`.
     error : ndarray of float64, same shape
         Standard deviation of `image`, from the scatter of the stars.
     spline : ndarray of float64, same shape
