@@ -16,7 +16,9 @@ import numpy as np
 
 from benchmarks import made_up
 from benchmarks.measure import peak_memory
-from syndiff_tasks import plans, stackfiles, stages, starlist
+from syndiff_tasks.chain import combine, convolve, downsample, stack_files, star_catalog, template_file
+from syndiff_tasks.chain.plan import plan_ffi, write_map
+from syndiff_tasks.chain.progress import Progress
 from syndiff_tasks.demo import frame
 from syndiff_tasks.io import disk
 from syndiff_tasks.pixels import blocks
@@ -37,7 +39,7 @@ def combined_skycells(plan, folder):
         shared = _blocks(skycell, origin)
         if (skycell.nx, skycell.ny) not in first:
             first[skycell.nx, skycell.ny] = path
-            stages.write_blocks(path, shared(), skycell)
+            combine.write_blocks(path, shared(), skycell)
             continue
         _link(first[skycell.nx, skycell.ny], path)
         told = json.loads((path / "zarr.json").read_text())
@@ -85,30 +87,30 @@ def timed(words, function, *arguments):
     return result, spent
 
 
-def convolve(plan, combined, folder):
+def convolve_all(plan, combined, folder):
     """Blur every skycell."""
-    blur, groups = stages.Blur("gauss", made_up.SIGMA, None), {}
+    blur, groups = convolve.Blur("gauss", made_up.SIGMA, None), {}
     for skycell in plan.footprint.skycells:
         groups[skycell.name] = WholeTarget(folder / "convolved" / skycell.name, {})
         with groups[skycell.name].writing() as draft:
-            stages.write_blurred(draft.path, stages.convolve(plan, skycell, combined, blur, (12,)))
+            convolve.write_blurred(draft.path, convolve.convolve(plan, skycell, combined, blur, (12,)))
             draft.notes.update(NOTES)
     return groups
 
 
-def downsample(plan, groups, offsets, folder):
+def downsample_all(plan, groups, offsets, folder):
     """Make the templates of some offsets."""
-    on = stages.frame(plan, 1)
-    settings = stages.Recipe(tuple(made_up.WEIGHTS.items()), "none", (12,), "flag", 4, starlist.KEEP).settings()
-    described = stages.Described("counts", 1, 0.5, settings | {"psf": "gauss", "psf_sigma": made_up.SIGMA}, "")
-    for batch in stages.batches(offsets, on):
-        for offset, sampled in zip(batch, stages.integrate(plan, on, groups, batch, 1, _quiet()), strict=True):
+    on = downsample.frame(plan, 1)
+    settings = combine.Recipe(tuple(made_up.WEIGHTS.items()), "none", (12,), "flag", 4, star_catalog.KEEP).settings()
+    described = template_file.Described("counts", 1, 0.5, settings | {"psf": "gauss", "psf_sigma": made_up.SIGMA}, "")
+    for batch in downsample.batches(offsets, on):
+        for offset, sampled in zip(batch, downsample.integrate(plan, on, groups, batch, 1, _quiet()), strict=True):
             path = folder / f"template_{offset[0]}_{offset[1]}.fits"
-            stages.write_template(str(path), sampled, on, plan, offset, described, groups)
+            template_file.write_template(str(path), sampled, on, plan, offset, described, groups)
 
 
 def _quiet():
-    return stages.Progress(10**9, "step", "bench", _nothing, _nothing)
+    return Progress(10**9, "step", "bench", _nothing, _nothing)
 
 
 def _nothing(value):
@@ -130,15 +132,15 @@ def main():
     folder.mkdir(parents=True)
     path = folder / frame.NAME
     frame.write_frame(path, frame.Exposed(*(np.zeros(frame.SHAPE, np.float32) for _ in range(2))))
-    plan, _ = timed("plan: 2048 x 2048 owners", plans.plan, str(path))
+    plan, _ = timed("plan: 2048 x 2048 owners", plan_ffi, str(path))
     count = len(plan.footprint.skycells)
     timed("MapFFI: table and master map", _maps, plan, folder)
     combined, _ = timed(f"made-up input, {count} combined skycells", combined_skycells, plan, folder)
-    groups, blurring = timed("Convolve", convolve, plan, combined, folder)
+    groups, blurring = timed("Convolve", convolve_all, plan, combined, folder)
     offsets = [(0.002 * n + 0.001, -0.001 * n) for n in range(parser.parse_args().offsets)]
-    _, first = timed("Downsample, 1 offset", downsample, plan, groups, [(0.0, 0.0)], folder)
-    _, many = timed(f"Downsample, {len(offsets)} offsets", downsample, plan, groups, offsets, folder)
-    raw = disk.needed_bytes(count, made_up.WEIGHTS, stackfiles.KINDS, 1, keep_raw=True)
+    _, first = timed("Downsample, 1 offset", downsample_all, plan, groups, [(0.0, 0.0)], folder)
+    _, many = timed(f"Downsample, {len(offsets)} offsets", downsample_all, plan, groups, offsets, folder)
+    raw = disk.needed_bytes(count, made_up.WEIGHTS, stack_files.KINDS, 1, keep_raw=True)
     each = {name: size(folder / name) / count for name in ("combined", "convolved")}
     extrapolated = count * sum(PER_SKYCELL.values())
     print(f"\n{count} skycells; bytes to fetch, and to keep if keep_raw = true (extrapolated): {raw / 1e9:.0f} GB")
@@ -149,8 +151,8 @@ def main():
 
 
 def _maps(plan, folder):
-    plans.write_map(plan, "list", str(folder / "list.csv"))
-    plans.write_map(plan, "pixels", str(folder / "master.fits.gz"))
+    write_map(plan, "list", str(folder / "list.csv"))
+    write_map(plan, "pixels", str(folder / "master.fits.gz"))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import ccd, made_up
-from syndiff_tasks import paths, plans, stages
+from syndiff_tasks import paths
+from syndiff_tasks.chain import convolve, template_page
+from syndiff_tasks.chain.plan import plan_ffi, reference_of
 from syndiff_tasks.demo import frame
 from syndiff_tasks.geometry.tansip import shifted
 from syndiff_tasks.pixels.convolution import convolve_gaussian
@@ -32,15 +34,15 @@ def blurred_skycells(plan, folder):
     skycell = plan.footprint.skycells[0]
     origin = tuple(place // 4 * 4 - place - 4 for place in skycell.corner)
     with target.writing() as draft:
-        stages.write_blurred(draft.path, convolve_gaussian(ccd._blocks(skycell, origin)(), made_up.SIGMA, 0))
+        convolve.write_blurred(draft.path, convolve_gaussian(ccd._blocks(skycell, origin)(), made_up.SIGMA, 0))
         draft.notes.update(ccd.NOTES)
     return dict.fromkeys((skycell.name for skycell in plan.footprint.skycells), target)
 
 
 def further(path, reference, groups, folder, pictures):
     """Make the template of one further FFI, as Downsample does; return the seconds of its parts."""
-    plan, planning = ccd.timed("  header, owners of all pixels", plans.plan, path)
-    plans.reference_of(plan, reference)
+    plan, planning = ccd.timed("  header, owners of all pixels", plan_ffi, path)
+    reference_of(plan, reference)
     missing = {skycell.name for skycell in plan.footprint.skycells} - set(groups)
     groups = groups | dict.fromkeys(missing, next(iter(groups.values())))
     folder = folder / plan.ccd.stem
@@ -50,7 +52,7 @@ def further(path, reference, groups, folder, pictures):
     if pictures:
         template = folder / "template_0.0_0.0.fits"
         targets = [WholeTarget(one, {}) for one in (template, paths.picture(template), paths.page(template))]
-        _, drawing = ccd.timed("  picture and page", stages.draw, plan, targets)
+        _, drawing = ccd.timed("  picture and page", template_page.draw, plan, targets)
         seconds += drawing
     return seconds
 
@@ -72,7 +74,7 @@ def main():
         frame.TANSIP = shifted(tansip, 0.01 * number, 0.0)
         files.append(str(folder / frame.NAME.replace("135923", f"{135923 + number}")))
         frame.write_frame(files[-1], blank_image())
-    reference = plans.plan(files[0])
+    reference = plan_ffi(files[0])
     groups = blurred_skycells(reference, folder)
     count = len(reference.footprint.skycells)
     seconds = [further(path, files[0], groups, folder, asked.pictures) for path in files[1:]]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks import ccd, further_ffis, made_up
 from benchmarks.measure import measure
-from syndiff_tasks import plans
+from syndiff_tasks.chain.plan import plan_ffi
 from syndiff_tasks.demo import __main__ as demo
 from syndiff_tasks.demo import frame
 
@@ -30,7 +30,7 @@ def _plan(folder, side):
     if not path.exists():
         frame.write_frame(path, further_ffis.blank_image())
     x0, y0 = (middle - side // 2 for middle in CENTRE)
-    return plans.plan(str(path), f"{x0},{y0},{x0 + side},{y0 + side}")
+    return plan_ffi(str(path), f"{x0},{y0},{x0 + side},{y0 + side}")
 
 
 def downsample(folder, side, offsets):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from syndiff_tasks import stackfiles, stages
+from syndiff_tasks.chain import combine, stack_files
 from syndiff_tasks.demo import archive, field, frame
 from syndiff_tasks.geometry import footprint
 from syndiff_tasks.geometry.region import Region
@@ -24,7 +24,7 @@ NAME = "skycell.2611.071"
 CROWDED = 500_000  # stars a square degree, as near the Milky Way's plane: 100,000 on the skycell, a fifth of its pixels
 SIGMA = 40.0
 WEIGHTS = {"r": 0.238, "i": 0.344, "z": 0.283, "y": 0.135}
-RECIPE = stages.Recipe(tuple(WEIGHTS.items()), "none", (12,), "flag", 4)
+RECIPE = combine.Recipe(tuple(WEIGHTS.items()), "none", (12,), "flag", 4)
 FRAME = Region(0, 0, 2136, 2078)
 
 
@@ -45,7 +45,7 @@ def build(folder):
 
 def files(folder):
     """Return key (``r_image``) → path of the twelve files."""
-    return {key: str(Path(folder) / path) for key, path in names.stack_files(NAME, WEIGHTS, stackfiles.KINDS).items()}
+    return {key: str(Path(folder) / path) for key, path in names.stack_files(NAME, WEIGHTS, stack_files.KINDS).items()}
 
 
 def stored(folder):

@@ -13,7 +13,8 @@ from astropy.wcs import WCS
 from scipy import ndimage
 
 from benchmarks import made_up
-from syndiff_tasks import stackfiles, stages
+from syndiff_tasks.chain import combine, convolve, stack_files
+from syndiff_tasks.chain.progress import Progress
 from syndiff_tasks.demo import frame
 from syndiff_tasks.demo.truth import astropy_wcs
 from syndiff_tasks.geometry import footprint, mapping
@@ -187,11 +188,11 @@ def fetch_and_store(folder, combined):
 
     def run():
         with tempfile.TemporaryDirectory(dir=folder) as root:
-            source = stackfiles.Source((base,), root, tuple(made_up.WEIGHTS), RETRY_POLICY, True)
-            stackfiles.download(skycell, source, Draft(f"{root}/raw", {}), _quiet())
+            source = stack_files.Source((base,), root, tuple(made_up.WEIGHTS), RETRY_POLICY, True)
+            stack_files.download(skycell, source, Draft(f"{root}/raw", {}), _quiet())
             if combined:
-                shared, _ = stages.combine(f"{root}/raw", skycell, made_up.RECIPE, root)
-                stages.write_blocks(f"{root}/combined", shared, skycell)
+                shared, _ = combine.combine(f"{root}/raw", skycell, made_up.RECIPE, root)
+                combine.write_blocks(f"{root}/combined", shared, skycell)
 
     return run
 
@@ -202,7 +203,7 @@ def fetch_by_curl(folder):
         [sys.executable, "-m", "benchmarks.serve", folder], stdout=subprocess.PIPE, text=True, bufsize=1
     )
     base = server.stdout.readline().strip()
-    urls = [f"{base}/{path}" for path in names.stack_files(made_up.NAME, made_up.WEIGHTS, stackfiles.KINDS).values()]
+    urls = [f"{base}/{path}" for path in names.stack_files(made_up.NAME, made_up.WEIGHTS, stack_files.KINDS).values()]
 
     def run():
         with tempfile.TemporaryDirectory(dir=folder) as root:
@@ -234,9 +235,9 @@ def combine_stored(folder):
     _store(made_up.stored(folder), f"{root}/raw")
 
     def run():
-        shared, _ = stages.combine(f"{root}/raw", skycell, made_up.RECIPE._replace(background="segment"), root)
+        shared, _ = combine.combine(f"{root}/raw", skycell, made_up.RECIPE._replace(background="segment"), root)
         with tempfile.TemporaryDirectory(dir=kept.name) as made:
-            stages.write_blocks(f"{made}/combined", shared, skycell)
+            combine.write_blocks(f"{made}/combined", shared, skycell)
 
     return run
 
@@ -379,10 +380,10 @@ def downsample(folder, offsets):
 def read_and_downsample(folder, offsets):
     """Own: the same from the blurred skycell on disk, as the task Downsample does it."""
     kept = tempfile.TemporaryDirectory(dir=folder)
-    stages.write_blurred(f"{kept.name}/blurred", _blurred(folder))
+    convolve.write_blurred(f"{kept.name}/blurred", _blurred(folder))
 
     def run():
-        _integrated(stages.read_blurred(f"{kept.name}/blurred"), offsets)
+        _integrated(convolve.read_blurred(f"{kept.name}/blurred"), offsets)
 
     return run
 
@@ -432,7 +433,7 @@ def downsample_by_reproject(folder, method):
 
 
 def _quiet():
-    return stages.Progress(1000, "step", "bench", _nothing, _nothing)
+    return Progress(1000, "step", "bench", _nothing, _nothing)
 
 
 def _nothing(value):
@@ -463,8 +464,8 @@ def products(folder):
         with tempfile.TemporaryDirectory(dir=folder) as root:
             _store(made_up.stored(folder), f"{root}/raw")
             combined = blocks.to_blocks(*made_up.combined(folder), 4, skycell.corner)
-            stages.write_blocks(f"{root}/combined", combined, skycell)
-            stages.write_blurred(f"{root}/blurred", convolution.convolve_gaussian(combined, made_up.SIGMA, 0))
+            combine.write_blocks(f"{root}/combined", combined, skycell)
+            convolve.write_blurred(f"{root}/blurred", convolution.convolve_gaussian(combined, made_up.SIGMA, 0))
             sizes = {name: _size(f"{root}/{name}") / 1e6 for name in ("raw", "combined", "blurred")}
         return sizes | {"raw of the archive's": sizes["raw"] / (archive_bytes / 1e6)}
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from . import paths
 from .failures import group_similar, read
 from .io.liveness import alive
-from .targets import TEMPORARY, manifest_path
+from .manifest import TEMPORARY, manifest_path
 
 STEPS = ("map", "download", "combine", "blur", "template")
 

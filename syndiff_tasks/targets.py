@@ -12,45 +12,41 @@ import errno
 import functools
 import json
 import os
-import re
 import shutil
 import socket
 import time
-import uuid
 from pathlib import Path
 from typing import NamedTuple
 
 import luigi
-import xxhash
 
 from . import __version__
 from .io.liveness import alive
-
-MANIFEST = "manifest.json"
-
-TEMPORARY = re.compile(r"^\.tmp-(?P<pid>\d+)-[0-9a-f]{8}@(?P<host>[^@]+)@")
-
-# A product that could not be made is told of beside where it will be.
-FAILED = re.compile(r"^\.(?P<product>.+)\.failed$")
-
-# One run of a luigi command and all processes that it forks: what `--overwrite` remade in this run is done.
-INVOCATION = os.environ.setdefault("SYNDIFF_INVOCATION", uuid.uuid4().hex)
+from .manifest import (
+    FAILED,
+    INVOCATION,
+    MANIFEST,
+    TEMPORARY,
+    ProductNotRead,
+    content_of,
+    digest_of,
+    failure_path,
+    flush,
+    flush_tree,
+    manifest_path,
+    now,
+    read_manifest,
+    temporary_path,
+    write_json,
+)
 
 
 class SettingsDiffer(ValueError):
     """A product is there, but it was made with other settings."""
 
 
-class ProductDamaged(ValueError):
-    """A product's bytes are not those that were published."""
-
-
 class ProductNotWritten(OSError):
     """The folder of a product cannot be written, or its disk is full."""
-
-
-class ProductNotRead(OSError):
-    """A product belongs to another user, who does not let us read it."""
 
 
 class Draft(NamedTuple):
@@ -179,28 +175,28 @@ class WholeTarget(luigi.Target):
             "settings": self.settings,
             "inputs": {name: target.digest() for name, target in self.inputs.items()},
             "syndiff_tasks": __version__,
-            "made": _now(),
+            "made": now(),
             "host": socket.gethostname(),
             "invocation": INVOCATION,
         }
 
     def _publish(self, temporary, final, notes):
-        files = _content(temporary)
-        manifest = self.record() | {"notes": notes, "files": files, "digest": _digest_of(files)}
+        files = content_of(temporary)
+        manifest = self.record() | {"notes": notes, "files": files, "digest": digest_of(files)}
         if not self.overwrite and self._made_by_another_writer():
             return
         if temporary.is_dir():
-            _write_json(temporary / MANIFEST, manifest)
-            _flush_tree(temporary)
+            write_json(temporary / MANIFEST, manifest)
+            flush_tree(temporary)
             self._replace_folder(temporary, final)
         else:
-            _flush(temporary)
+            flush(temporary)
             # Between the two renames the old manifest must not vouch for other bytes than those that it tells of.
             if self.digest() not in (None, manifest["digest"]):
                 manifest_path(final).unlink(missing_ok=True)
             os.replace(temporary, final)
-            _write_json(manifest_path(final), manifest)
-        _flush(final.parent)
+            write_json(manifest_path(final), manifest)
+        flush(final.parent)
 
     def _made_by_another_writer(self):
         manifest = self.manifest()
@@ -264,118 +260,6 @@ class WholeTarget(luigi.Target):
                 )
 
 
-def _now():
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-
-
-def temporary_path(final):
-    """Return a hidden name beside `final`; the extensions stay last, since writers choose compression by them."""
-    final = Path(final)
-    return final.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}@{socket.gethostname()}@{final.name}")
-
-
-def failure_path(path):
-    """Return where the last failure to make the product `path` is told: hidden beside it, until it is published."""
-    path = Path(path)
-    return path.with_name(f".{path.name}.failed")
-
-
-def remember_failure(path, task, sentence):
-    """Leave a record of a failed try beside a product, for `syndiff_tasks status`.
-
-    Parameters
-    ----------
-    path : path-like
-        What could not be made.
-    task : str
-        Name of the task that should have made it.
-    sentence : str
-        What it failed of.
-    """
-    told = {"task": task, "product": Path(path).name, "error": sentence, "failed": _now(), "host": socket.gethostname()}
-    told["invocation"] = INVOCATION
-    # Where not even this can be written, as on a full disk, the terminal and luigid have told it.
-    with contextlib.suppress(OSError):
-        _write_json(failure_path(path), told)
-
-
-def tried_now(path, manifest):
-    """Tell whether this invocation has made the product `path`, of this manifest, or has tried to in vain."""
-    try:
-        failed = json.loads(failure_path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        failed = {}
-    return INVOCATION in (manifest["invocation"], failed.get("invocation"))
-
-
-def manifest_path(path):
-    """Return where the manifest of the product `path` is: inside a folder, hidden beside a file."""
-    path = Path(path)
-    return path / MANIFEST if path.is_dir() else path.with_name(f".{path.name}.{MANIFEST}")
-
-
-def read_manifest(path):
-    """Return the manifest of the product `path` as a dict, None where nothing whole is published.
-
-    Raises
-    ------
-    ProductDamaged
-        If the manifest is there and is none.
-    ProductNotRead
-        If it belongs to somebody who does not let us read it.
-    """
-    if not os.path.exists(path):
-        return None
-    where = manifest_path(path)
-    try:
-        text = where.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except PermissionError as error:
-        raise ProductNotRead(
-            f"{where}: cannot be read ({error.strerror}); mend its permissions, or give another folder with "
-            "--syndiff-data-root"
-        ) from error
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ProductDamaged(f"{where}: not a manifest ({error}); delete {path} and run its task again") from error
-
-
-def verify(path, deep=False):
-    """Compare a published product with its manifest.
-
-    Parameters
-    ----------
-    path : path-like
-        A product with a manifest.
-    deep : bool, optional
-        Compare digests, not sizes alone.
-
-    Returns
-    -------
-    complaints : list of str
-        What is wrong, a sentence each; empty where all is well.
-    """
-    manifest = read_manifest(path)
-    if manifest is None:
-        return [f"{path}: has no manifest, so it was never published whole; delete it and run its task again"]
-    root = Path(path)
-    complaints = []
-    for name, told in manifest["files"].items():
-        file = root / name if root.is_dir() else root
-        if not file.exists():
-            complaints.append(f"{file}: is missing")
-        elif file.stat().st_size != told["size"]:
-            complaints.append(f"{file}: has {file.stat().st_size} bytes, was published with {told['size']}")
-        elif deep and _content_digest(file) != told["xxh3_128"]:
-            complaints.append(f"{file}: its bytes are not those that were published (digest differs)")
-    if root.is_dir():
-        found = {str(file.relative_to(root)) for file in _files(root)}
-        complaints += [f"{root / name}: was not published" for name in sorted(found - set(manifest["files"]))]
-    return complaints
-
-
 def sweep(folder, seconds_old=86400.0):
     """Remove the temporary files and folders in `folder` that dead runs left behind.
 
@@ -433,48 +317,6 @@ def _is_full(error):
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _files(root):
-    return [file for file in sorted(root.rglob("*")) if file.is_file() and file != root / MANIFEST]
-
-
-def _content(path):
-    files = {str(f.relative_to(path)): f for f in _files(path)} if path.is_dir() else {"": path}
-    return {name: {"size": file.stat().st_size, "xxh3_128": _content_digest(file)} for name, file in files.items()}
-
-
-def _digest_of(files):
-    return xxhash.xxh3_128_hexdigest(json.dumps(files, sort_keys=True).encode())
-
-
-def _content_digest(path):
-    # Against damage, not against forgery: 20 times faster than sha256, which would cost as much as the decoding.
-    digest = xxhash.xxh3_128()
-    with open(path, "rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def _write_json(path, content):
-    temporary = temporary_path(path)
-    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    _flush(temporary)
-    os.replace(temporary, path)
-
-
-def _flush(path):
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _flush_tree(root):
-    for path in [*root.rglob("*"), root]:
-        _flush(path)
 
 
 def _remove(path):

@@ -21,9 +21,9 @@ def plan(ffi_path):
     """The plan of a small region of that FFI."""
     from made_up_chain import ROI
 
-    from syndiff_tasks import plans
+    from syndiff_tasks.chain.plan import plan_ffi
 
-    return plans.plan(ffi_path, ROI)
+    return plan_ffi(ffi_path, ROI)
 
 
 @pytest.fixture(scope="session")

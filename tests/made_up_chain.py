@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from astropy.io import fits
 
-from syndiff_tasks import stackfiles, stages
+from syndiff_tasks.chain import combine, convolve, downsample, stack_files, template_file
+from syndiff_tasks.chain.progress import Progress
 from syndiff_tasks.demo import archive, frame, sky, truth
 from syndiff_tasks.geometry.skycell import Skycell, skycell_wcs
 from syndiff_tasks.geometry.tansip import tansip_keywords
@@ -22,7 +23,7 @@ SIGMA = 40.0
 # Native px around the pixels' centres: 4 sigma of blur, a pixel, an offset and to spare.
 REACH = 320
 STAR_SIGMA = archive.STAR_FWHM / math.sqrt(8 * math.log(2))
-RECIPE = stages.Recipe(tuple(sky.WEIGHTS.items()), "none", (12,), "flag", 4)
+RECIPE = combine.Recipe(tuple(sky.WEIGHTS.items()), "none", (12,), "flag", 4)
 
 
 class Piece(NamedTuple):
@@ -48,7 +49,7 @@ def write_ffi(folder, tansip=frame.TANSIP, name=frame.NAME):
 
 def quiet(total=1000):
     """A progress that nobody looks at."""
-    return stages.Progress(total, "step", "test", lambda percentage: None, lambda message: None)
+    return Progress(total, "step", "test", lambda percentage: None, lambda message: None)
 
 
 def sources_at(tansip, x, y, magnitude):
@@ -123,7 +124,7 @@ def blocks_of(piece, planes, bin):
 
 def notes_of(skycell):
     """What the manifest of a combined skycell would tell of its files."""
-    kinds = [f"{band}_{kind}" for band in sky.BANDS for kind in stackfiles.KINDS]
+    kinds = [f"{band}_{kind}" for band in sky.BANDS for kind in stack_files.KINDS]
     files = {key: {"url": f"{skycell.name}.{key}", "sha256": f"{len(key):064x}"} for key in kinds}
     keywords = {key: {"EXPTIME": 700.0, "FPA.ZP": 25.0} for key in kinds}
     return {"files": files, "absent": {}, "keywords": keywords, "stars": []}
@@ -139,31 +140,31 @@ def blurred(root, plan, painted, bin=4, sigma=SIGMA):
 
 def blurred_planes(root, plan, planes_of, bin=4, sigma=SIGMA):
     """As `blurred`, of all planes of each Piece."""
-    blur, combined, groups = stages.Blur("gauss", sigma, None), {}, {}
+    blur, combined, groups = convolve.Blur("gauss", sigma, None), {}, {}
     for piece in pieces(plan, blur):
         name = piece.skycell.name
         combined[name] = WholeTarget(root / f"combined{bin}" / name, {})
         with combined[name].writing() as draft:
             planes = planes_of(piece)
             blank_border(piece, planes.flux)
-            stages.write_blocks(draft.path, blocks_of(piece, planes, bin), piece.skycell)
+            combine.write_blocks(draft.path, blocks_of(piece, planes, bin), piece.skycell)
     for skycell in plan.footprint.skycells:
         groups[skycell.name] = WholeTarget(root / f"convolved{bin}" / skycell.name, {})
         with groups[skycell.name].writing() as draft:
-            stages.write_blurred(draft.path, stages.convolve(plan, skycell, combined, blur, (12,)))
+            convolve.write_blurred(draft.path, convolve.convolve(plan, skycell, combined, blur, (12,)))
             draft.notes.update(notes_of(skycell))
     return groups
 
 
 def templates(root, plan, groups, offsets, oversampling=1, units="counts"):
     """Paths of the written templates of a plan, one an offset."""
-    shaped_by = RECIPE.settings() | stages.Blur("gauss", SIGMA, None).settings(plan)
-    described = stages.Described(units, oversampling, 0.5, shaped_by, "")
-    frame_ = stages.frame(plan, oversampling)
+    shaped_by = RECIPE.settings() | convolve.Blur("gauss", SIGMA, None).settings(plan)
+    described = template_file.Described(units, oversampling, 0.5, shaped_by, "")
+    frame_ = downsample.frame(plan, oversampling)
     paths = []
     for sampled, offset in zip(
-        stages.integrate(plan, frame_, groups, offsets, oversampling, quiet()), offsets, strict=True
+        downsample.integrate(plan, frame_, groups, offsets, oversampling, quiet()), offsets, strict=True
     ):
         paths.append(root / f"template_{offset}_{oversampling}_{units}.fits")
-        stages.write_template(paths[-1], sampled, frame_, plan, offset, described, groups)
+        template_file.write_template(paths[-1], sampled, frame_, plan, offset, described, groups)
     return paths

@@ -24,7 +24,8 @@ from made_up_ffi import tess_wcs
 from numpy.testing import assert_allclose
 from scipy.special import ndtr
 
-from syndiff_tasks import plans, stackfiles, stages
+from syndiff_tasks.chain import combine, convolve, downsample, stack_files
+from syndiff_tasks.chain.plan import Plan, plan_ffi, write_map
 from syndiff_tasks.demo import archive, frame, sky, truth
 from syndiff_tasks.demo.gaussians import gaussian_star
 from syndiff_tasks.geometry import footprint
@@ -55,7 +56,7 @@ PLACES = {
 class Made(NamedTuple):
     """A region's stars, and the written template of each offset."""
 
-    plan: plans.Plan
+    plan: Plan
     sources: pd.DataFrame
     x: np.ndarray
     y: np.ndarray
@@ -78,7 +79,7 @@ def star_grid(region, spacing=5.3):
 
 def make(root, place, x=None, y=None):
     tansip, roi, _ = PLACES[place]
-    plan = plans.plan(write_ffi(root, tansip), roi)
+    plan = plan_ffi(write_ffi(root, tansip), roi)
     if x is None:
         x, y = star_grid(plan.region)
     sources = sources_at(plan.tansip, x, y, np.random.default_rng(2).uniform(14, 18, x.size))
@@ -156,7 +157,7 @@ def test_stars_have_their_catalogue_flux_one_by_one_and_together(junction, offse
 
 def near_pole(root, roi):
     """How far a template around Dec 87.97 is off [of its highest peak], its coverage and flags."""
-    plan = plans.plan(write_ffi(root, POLAR), roi)
+    plan = plan_ffi(write_ffi(root, POLAR), roi)
     sources = sources_at(plan.tansip, *star_grid(plan.region), 15)
     groups = blurred(root, plan, lambda piece: stars_on(piece, sources))
     (path,) = templates(root, plan, groups, OFFSETS[:1])
@@ -194,7 +195,7 @@ def test_electrons_are_counts_times_the_ratio_of_zero_points(junction, tmp_path)
 
 @pytest.mark.parametrize("bin", [1, 8])
 def test_blocks_of_1_and_of_8_agree_with_blocks_of_4(junction, tmp_path, bin):
-    plan = plans.plan(junction.plan.path, "1714,758,1718,762")
+    plan = plan_ffi(junction.plan.path, "1714,758,1718,762")
     finer = blurred(tmp_path, plan, lambda piece: stars_on(piece, junction.sources), bin)
     usual = blurred(tmp_path, plan, lambda piece: stars_on(piece, junction.sources), 4)
     for offset in OFFSETS[:2]:
@@ -232,7 +233,7 @@ def even_sky(piece):
 @pytest.mark.parametrize("place", [JUNCTION, "three projections", "first corner of a CCD"])
 def test_a_constant_sky_gives_each_pixel_the_light_of_its_solid_angle_across_all_borders(tmp_path, place):
     tansip, roi, _ = PLACES[place]
-    plan = plans.plan(write_ffi(tmp_path, tansip), roi)
+    plan = plan_ffi(write_ffi(tmp_path, tansip), roi)
     groups = blurred(tmp_path, plan, even_sky)
     for offset, path in zip(OFFSETS[:2], templates(tmp_path, plan, groups, OFFSETS[:2]), strict=True):
         light = BRIGHTNESS * solid_angles(tansip, plan.region, offset)
@@ -271,7 +272,7 @@ def true_coverage(plan, holes, offset):
 
 
 def test_the_sky_is_constant_up_to_holes_and_coverage_tells_them(tmp_path):
-    plan = plans.plan(write_ffi(tmp_path), PLACES[JUNCTION][1])
+    plan = plan_ffi(write_ffi(tmp_path), PLACES[JUNCTION][1])
     holes = holes_under(plan, {(1710, 754): (35, 50), (1711, 765): (420, 360), (1719, 757): (130, 8)})
     assert len(holes) == 3
 
@@ -326,7 +327,7 @@ def test_oversampled_stars_fall_on_their_pixels_too_and_add_up_to_the_same(junct
 
 
 def test_the_master_map_has_the_owner_of_the_sky_that_its_world_coordinates_say(junction, tmp_path):
-    plans.write_map(junction.plan, "pixels", tmp_path / "map.fits.gz")
+    write_map(junction.plan, "pixels", tmp_path / "map.fits.gz")
     with fits.open(tmp_path / "map.fits.gz") as hdus:
         owner, names = hdus[0].data, np.array(hdus["SKYCELLS"].data["NAME"])
         y, x = np.indices(owner.shape)
@@ -342,7 +343,7 @@ def test_the_master_map_has_the_owner_of_the_sky_that_its_world_coordinates_say(
 class FullFrame(NamedTuple):
     """Two small skycells of two projections, in the archive's own form, and the full frame made of them."""
 
-    plan: plans.Plan
+    plan: Plan
     sources: pd.DataFrame
     path: str
 
@@ -363,20 +364,20 @@ def full_frame(tmp_path_factory):
     rendering = archive.Rendering(noise=False, flaws=False, saturation=math.inf)
     archive.build_archive(root / "archive", skycells, sources, rendering)
     pd.DataFrame(skycells, columns=SKYCELL_COLUMNS).to_csv(root / "skycells.csv", index=False)
-    plan = plans.plan(write_ffi(root), catalogue=str(root / "skycells.csv"))
-    source = stackfiles.Source(
+    plan = plan_ffi(write_ffi(root), catalogue=str(root / "skycells.csv"))
+    source = stack_files.Source(
         (str(root / "archive"),), str(root / "data"), sky.BANDS, RetryPolicy(1, 1, 1, 0, 0, 0), require_all_bands=True
     )
-    blur, groups = stages.Blur("gauss", SIGMA, None), {}
+    blur, groups = convolve.Blur("gauss", SIGMA, None), {}
     for skycell in plan.footprint.skycells:
         raw, combined, group = (WholeTarget(root / kind / skycell.name, {}) for kind in ("raw", "combined", "blurred"))
         with raw.writing() as draft:
-            stackfiles.download(skycell, source, draft, quiet())
+            stack_files.download(skycell, source, draft, quiet())
         with combined.writing() as draft:
-            stages.write_blocks(draft.path, stages.combine(raw.path, skycell, RECIPE, root)[0], skycell)
+            combine.write_blocks(draft.path, combine.combine(raw.path, skycell, RECIPE, root)[0], skycell)
         with group.writing() as draft:
-            stages.write_blurred(draft.path, stages.convolve(plan, skycell, {skycell.name: combined}, blur, (12,)))
-            draft.notes.update(stackfiles.origin_of(raw), stars=[])
+            convolve.write_blurred(draft.path, convolve.convolve(plan, skycell, {skycell.name: combined}, blur, (12,)))
+            draft.notes.update(stack_files.origin_of(raw), stars=[])
         groups[skycell.name] = group
     (path,) = templates(root, plan, groups, OFFSETS[1:2])
     return FullFrame(plan, sources, path)
@@ -418,7 +419,7 @@ def test_a_full_frame_is_flagged_where_it_has_no_sky_and_where_there_is_no_skyce
 
 def test_a_pixel_map_gives_each_star_the_pixel_that_sees_it(full_frame, tmp_path):
     for skycell in full_frame.plan.footprint.skycells:
-        plans.write_map(full_frame.plan, skycell.name, tmp_path / "map.fits.gz")
+        write_map(full_frame.plan, skycell.name, tmp_path / "map.fits.gz")
         with fits.open(tmp_path / "map.fits.gz") as hdus:
             index = hdus[0].data
             px, py = WCS(hdus[0].header).all_world2pix(full_frame.sources["ra"], full_frame.sources["dec"], 0)
@@ -438,15 +439,15 @@ def test_a_pixel_map_gives_each_star_the_pixel_that_sees_it(full_frame, tmp_path
 
 def test_the_template_is_the_same_to_the_bit_whatever_the_order_of_skycells_and_offsets(junction):
     plan, groups = junction.plan, junction.groups
-    frame_ = stages.frame(plan, 1)
-    together = stages.integrate(plan, frame_, groups, OFFSETS, 1, quiet())
-    reverse = stages.integrate(plan, frame_, groups, OFFSETS[::-1], 1, quiet())[::-1]
-    alone = [stages.integrate(plan, frame_, groups, [offset], 1, quiet())[0] for offset in OFFSETS]
+    frame_ = downsample.frame(plan, 1)
+    together = downsample.integrate(plan, frame_, groups, OFFSETS, 1, quiet())
+    reverse = downsample.integrate(plan, frame_, groups, OFFSETS[::-1], 1, quiet())[::-1]
+    alone = [downsample.integrate(plan, frame_, groups, [offset], 1, quiet())[0] for offset in OFFSETS]
     found = plan.footprint
     last = len(found.skycells) - 1
     back = found._replace(owner=last - found.owner, skycells=found.skycells[::-1])
     turned = plan._replace(skycells=back.skycells, lay=lambda: back)
-    other = stages.integrate(turned, stages.frame(turned, 1), groups, OFFSETS, 1, quiet())
+    other = downsample.integrate(turned, downsample.frame(turned, 1), groups, OFFSETS, 1, quiet())
     for ways in zip(together, reverse, alone, other, strict=True):
         for planes in zip(*ways, strict=True):
             assert len({plane.tobytes() for plane in planes}) == 1
@@ -455,7 +456,7 @@ def test_the_template_is_the_same_to_the_bit_whatever_the_order_of_skycells_and_
 
 def test_pieces_hold_all_the_light_that_whole_skycells_would_give(junction):
     """What these tests rest on: no piece ends nearer to its pixels than light reaches, unless the skycell does."""
-    for index, piece in enumerate(pieces(junction.plan, stages.Blur("gauss", SIGMA, None))):
+    for index, piece in enumerate(pieces(junction.plan, convolve.Blur("gauss", SIGMA, None))):
         row, column = np.nonzero(junction.plan.footprint.owner == index)
         x, y = column + junction.plan.region.x0, row + junction.plan.region.y0
         edges = np.stack([x + u for u in (-0.8, 0.8)] * 2), np.stack([y + v for v in (-0.8, -0.8, 0.8, 0.8)])

@@ -2,14 +2,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from syndiff_tasks import sector
+from syndiff_tasks.chain import drift as drifts
 from syndiff_tasks.report import drift_plot
 
 
 def drawn(mjd, usable=None):
     usable = np.ones(len(mjd), bool) if usable is None else np.array(usable)
     offsets = np.outer(np.linspace(0.1, 0.2, len(mjd)), np.arange(1, 11))
-    table = pd.DataFrame(offsets, columns=sector.OFFSET_COLUMNS).assign(mjd=mjd)
+    table = pd.DataFrame(offsets, columns=drifts.OFFSET_COLUMNS).assign(mjd=mjd)
     figure = drift_plot.draw(table, usable, "Sector 20, camera 3, CCD 3")
     figure.canvas.draw()
     return figure, table

@@ -42,7 +42,8 @@ from tiny_sky import (
     write_ffi,
 )
 
-from syndiff_tasks import failures, ledger, plans
+from syndiff_tasks import failures, provenance
+from syndiff_tasks.chain.plan import plan_ffi, position, tessellation
 from syndiff_tasks.config import SHIPPED, Bits, Places, Weights
 from syndiff_tasks.demo import archive, frame, sky
 from syndiff_tasks.demo.truth import expected_template
@@ -50,8 +51,8 @@ from syndiff_tasks.geometry.region import parse_region
 from syndiff_tasks.geometry.tansip import cropped, pixel_to_sky, shifted
 from syndiff_tasks.io import disk
 from syndiff_tasks.io.liveness import alive
+from syndiff_tasks.manifest import read_manifest, temporary_path, verify
 from syndiff_tasks.pixels.mask import DQ
-from syndiff_tasks.targets import read_manifest, temporary_path, verify
 
 ONE = skycell(44)
 TASKS = ("MapFFI", "DownloadSkycell", "CombineBands", "Convolve", "Downsample")
@@ -280,11 +281,11 @@ def test_a_catalogue_that_is_none_is_refused_and_never_run(tiny_sky, luigi, tmp_
 @given(st.text())
 def test_any_text_is_a_target_or_refused_by_name(text):
     try:
-        position = plans.position(text)
+        place = position(text)
     except ValueError as error:
         assert "--target" in str(error)
     else:
-        assert len(position) == 2
+        assert len(place) == 2
 
 
 @given(st.text())
@@ -304,7 +305,7 @@ def test_any_bytes_are_a_catalogue_or_refused_with_the_files_name(tmp_path, cont
     path = tmp_path / "any.csv"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="--skycell-catalog"):
-        plans.tessellation(str(path))
+        tessellation(str(path))
 
 
 @pytest.mark.filterwarnings("ignore::astropy.utils.exceptions.AstropyUserWarning")
@@ -320,7 +321,7 @@ def test_an_ffi_with_any_card_changed_is_planned_or_refused(tiny_sky, tmp_path, 
     content[at : at + len(text)] = text
     path.write_bytes(content)
     with contextlib.suppress(ValueError):
-        plans.plan(str(path), "15,15,25,25", catalogue=str(tiny_sky.catalogue))
+        plan_ffi(str(path), "15,15,25,25", catalogue=str(tiny_sky.catalogue))
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -864,7 +865,7 @@ def test_temporaries_of_dead_runs_are_swept_where_their_task_writes_again(tiny_s
 
 def seen_by_all(root):
     """What shells and scripts find below a data root, and what this package's own commands do."""
-    return sorted(glob.glob(f"{root}/**/*", recursive=True)), sorted(ledger.products(root))
+    return sorted(glob.glob(f"{root}/**/*", recursive=True)), sorted(provenance.products(root))
 
 
 def test_what_dead_runs_left_is_matched_by_no_glob_and_counted_by_nobody(made):

@@ -31,7 +31,7 @@ from syndiff_tasks.demo.server import serve
 from syndiff_tasks.demo.truth import expected_template
 from syndiff_tasks.geometry.region import parse_region
 from syndiff_tasks.geometry.tansip import pixel_to_sky, shifted, sky_to_pixel, tansip_keywords
-from syndiff_tasks.targets import read_manifest, verify
+from syndiff_tasks.manifest import read_manifest, verify
 
 TASKS = ("MapFFI", "DownloadSkycell", "CombineBands", "Convolve", "Downsample")
 ONE = "skycell.2611.044"

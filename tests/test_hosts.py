@@ -26,8 +26,8 @@ from test_sector import write
 from tiny_sky import planes, template_of, the_same
 
 from syndiff_tasks.demo.server import FolderHandler
-from syndiff_tasks.ledger import complaints, products
-from syndiff_tasks.targets import TEMPORARY, read_manifest
+from syndiff_tasks.manifest import TEMPORARY, read_manifest
+from syndiff_tasks.provenance import complaints, products
 
 # A dead worker is noticed, and its task given away, within seconds rather than minutes.
 SOON = CONFIG.replace("[scheduler]", "[scheduler]\nworker_disconnect_delay = 4\nretry_delay = 2").replace(

@@ -7,7 +7,7 @@ import pytest
 from made_up_chain import ROI, write_ffi
 from made_up_ffi import tess_wcs
 
-from syndiff_tasks import plans
+from syndiff_tasks.chain.plan import plan_ffi, reference_of, tessellation
 from syndiff_tasks.demo import frame
 from syndiff_tasks.geometry.rings import rings_v3
 from syndiff_tasks.geometry.skycell_table import SKYCELL_COLUMNS
@@ -29,12 +29,12 @@ def test_a_plan_tells_detector_region_owners_and_skycells(plan):
 
 def test_a_plan_is_made_once_until_the_file_changes(tmp_path):
     path = write_ffi(tmp_path)
-    first = plans.plan(path, ROI)
-    assert plans.plan(path, ROI) is first
+    first = plan_ffi(path, ROI)
+    assert plan_ffi(path, ROI) is first
     os.remove(path)
     write_ffi(tmp_path, shifted(frame.TANSIP, 0.5, 0.0))
     os.utime(path, ns=(1, 1))
-    assert plans.plan(path, ROI).tansip.crpix1 == frame.TANSIP.crpix1 + 0.5
+    assert plan_ffi(path, ROI).tansip.crpix1 == frame.TANSIP.crpix1 + 0.5
 
 
 def test_a_catalogue_that_is_written_anew_is_read_anew_and_another_plan_made(plan, tmp_path):
@@ -43,8 +43,8 @@ def test_a_catalogue_that_is_written_anew_is_read_anew_and_another_plan_made(pla
     for rows in (skycells, skycells[:1], None):
         if rows:
             pd.DataFrame(rows, columns=SKYCELL_COLUMNS).to_csv(path, index=False)
-        made.append(plans.plan(plan.path, ROI, catalogue=str(path)))
-        tessellations.append(plans.tessellation(str(path)))
+        made.append(plan_ffi(plan.path, ROI, catalogue=str(path)))
+        tessellations.append(tessellation(str(path)))
     assert [len(one.footprint.skycells) for one in made] == [len(skycells), 1, 1]
     assert made[0].settings()["skycells"] != made[1].settings()["skycells"]
     assert made[1] is made[2] and tessellations[1] is tessellations[2] is made[2].tessellation
@@ -52,17 +52,17 @@ def test_a_catalogue_that_is_written_anew_is_read_anew_and_another_plan_made(pla
 
 def test_a_target_gives_the_region_about_it_under_the_label_of_that_region(ffi_path, plan):
     ra, dec = (float(value) for value in pixel_to_sky(frame.TANSIP, 1716.0, 760.0))
-    about = plans.plan(ffi_path, target=f"{ra} {dec}", size=4)
+    about = plan_ffi(ffi_path, target=f"{ra} {dec}", size=4)
     assert about.region.shape == (4, 4)
     assert about.region.x0 <= 1716 <= about.region.x1 and about.region.y0 <= 760 <= about.region.y1
-    same = plans.plan(ffi_path, ",".join(map(str, about.region)))
+    same = plan_ffi(ffi_path, ",".join(map(str, about.region)))
     assert about.label == same.label != ""
-    assert plans.plan(ffi_path, target=f"{ra}, {dec}", size=4).region == about.region
-    assert plans.plan(ffi_path, "1711,755,1717,762").label != plan.label
+    assert plan_ffi(ffi_path, target=f"{ra}, {dec}", size=4).region == about.region
+    assert plan_ffi(ffi_path, "1711,755,1717,762").label != plan.label
 
 
 def test_the_whole_ffi_has_no_label(ffi_path):
-    whole = plans.plan(ffi_path)
+    whole = plan_ffi(ffi_path)
     assert (whole.label, whole.region) == ("", (0, 0, 2136, 2078))
 
 
@@ -78,24 +78,24 @@ def test_the_whole_ffi_has_no_label(ffi_path):
 )
 def test_what_makes_no_plan_is_refused_by_name(ffi_path, arguments, message):
     with pytest.raises(ValueError, match=message):
-        plans.plan(ffi_path, **arguments)
+        plan_ffi(ffi_path, **arguments)
 
 
 def test_an_ffi_that_is_not_there_is_refused_by_name():
     with pytest.raises(ValueError, match="--ffi /nowhere/tess.fits: there is no such file"):
-        plans.plan("/nowhere/tess.fits")
+        plan_ffi("/nowhere/tess.fits")
 
 
 def test_an_ffi_south_of_ps1_is_refused_with_its_declination(tmp_path):
     with pytest.raises(ValueError, match=r"no PS1 coverage at declination -6\d"):
-        plans.plan(write_ffi(tmp_path, tess_wcs(80.0, -65.0)), "900,900,910,910")
+        plan_ffi(write_ffi(tmp_path, tess_wcs(80.0, -65.0)), "900,900,910,910")
 
 
 def test_settings_of_a_plan_differ_by_pointing_region_and_catalogue(plan, tmp_path):
-    pointed = plans.plan(write_ffi(tmp_path, shifted(frame.TANSIP, 1e-6, 0.0)), ROI)
-    elsewhere = plans.plan(plan.path, "1711,755,1717,762")
+    pointed = plan_ffi(write_ffi(tmp_path, shifted(frame.TANSIP, 1e-6, 0.0)), ROI)
+    elsewhere = plan_ffi(plan.path, "1711,755,1717,762")
     pd.DataFrame(plan.footprint.skycells, columns=SKYCELL_COLUMNS).to_csv(tmp_path / "some.csv", index=False)
-    chosen = plans.plan(plan.path, ROI, catalogue=str(tmp_path / "some.csv"))
+    chosen = plan_ffi(plan.path, ROI, catalogue=str(tmp_path / "some.csv"))
     for other, names in ((pointed, {"wcs"}), (elsewhere, {"region"}), (chosen, {"skycells"})):
         here, there = plan.settings(), other.settings()
         assert {name for name in here if here[name] != there[name]} == names
@@ -105,7 +105,7 @@ def test_a_catalogue_that_lacks_a_column_is_refused_by_file_and_column(plan, tmp
     table = pd.DataFrame(plan.footprint.skycells, columns=SKYCELL_COLUMNS)
     table.drop(columns="CRPIX2").to_csv(tmp_path / "some.csv", index=False)
     with pytest.raises(ValueError, match="some.csv: .*no column CRPIX2"):
-        plans.plan(plan.path, ROI, catalogue=str(tmp_path / "some.csv"))
+        plan_ffi(plan.path, ROI, catalogue=str(tmp_path / "some.csv"))
 
 
 # --- reference --------------------------------------------------------------------------------------------------------
@@ -117,14 +117,14 @@ def ffi_beside(folder, name, tansip, stem="tess2020020135923-s0020-3-3-0165-s_ff
 
 
 def test_without_a_reference_an_ffi_is_its_own(plan):
-    assert plans.reference_of(plan, "") is plan
+    assert reference_of(plan, "") is plan
 
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_reference_that_drifted_is_planned_for_the_same_region(plan, tmp_path, whole):
-    mine = plans.plan(plan.path) if whole else plan
+    mine = plan_ffi(plan.path) if whole else plan
     other = ffi_beside(tmp_path, "drifted", shifted(frame.TANSIP, 0.3, -0.1))
-    reference = plans.reference_of(mine, other)
+    reference = reference_of(mine, other)
     assert reference.path == other
     assert reference.region == mine.region
     assert reference.tansip.crpix1 == frame.TANSIP.crpix1 + 0.3
@@ -133,17 +133,17 @@ def test_a_reference_that_drifted_is_planned_for_the_same_region(plan, tmp_path,
 def test_a_reference_that_looks_elsewhere_is_refused_with_the_distance(plan, tmp_path):
     other = ffi_beside(tmp_path, "astray", shifted(frame.TANSIP, 3.0, -4.5))
     with pytest.raises(ValueError, match=r"looks 5\.4 px elsewhere"):
-        plans.reference_of(plan, other)
+        reference_of(plan, other)
 
 
 def test_a_reference_that_is_turned_is_refused_though_its_centre_is_right(plan, tmp_path):
     c, s = math.cos(math.radians(1)), math.sin(math.radians(1))
     turned = frame.TANSIP._replace(cd=frame.TANSIP.cd @ np.array([[c, -s], [s, c]]))
     with pytest.raises(ValueError, match="px elsewhere"):
-        plans.reference_of(plan, ffi_beside(tmp_path, "turned", turned))
+        reference_of(plan, ffi_beside(tmp_path, "turned", turned))
 
 
 def test_a_reference_of_another_sector_is_refused(plan, tmp_path):
     other = ffi_beside(tmp_path, "later", frame.TANSIP, "tess2020050135923-s0021-3-3-0167-s_ffic.fits")
     with pytest.raises(ValueError, match="not of the CCD and sector"):
-        plans.reference_of(plan, other)
+        reference_of(plan, other)

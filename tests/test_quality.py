@@ -19,7 +19,7 @@ from numpy.testing import assert_array_equal
 from scipy.spatial import cKDTree
 from test_accuracy import holes_under, read, true_coverage
 
-from syndiff_tasks import plans
+from syndiff_tasks.chain.plan import plan_ffi
 from syndiff_tasks.demo import truth
 from syndiff_tasks.geometry.rings import rings_v3
 from syndiff_tasks.pixels import bands, saturated_stars, scaling, stars, template
@@ -37,7 +37,7 @@ LINEAR = scaling.Scaling(0.0, 1.0, None, None, None, 1.0)
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    plan = plans.plan(write_ffi(tmp_path_factory.mktemp("ffi")), ALONE)
+    plan = plan_ffi(write_ffi(tmp_path_factory.mktemp("ffi")), ALONE)
     assert len(plan.footprint.skycells) == 1
     return plan
 
@@ -180,7 +180,7 @@ def test_coverage_that_is_low_or_none_is_told_by_its_bit_and_takes_the_flux(alon
 
 @pytest.mark.parametrize("oversampling", [1, 2])
 def test_pixels_that_see_no_sky_are_collateral_and_nothing_else(tmp_path, oversampling):
-    plan = plans.plan(write_ffi(tmp_path), "40,0,50,6")  # science begins at column 44
+    plan = plan_ffi(write_ffi(tmp_path), "40,0,50,6")  # science begins at column 44
     even = blurred(tmp_path, plan, lambda piece: np.ones((piece.y1 - piece.y0, piece.x1 - piece.x0), np.float32))
     path = written(tmp_path, plan, even, oversampling)
     dq = fits.getdata(path, "DQ")
@@ -190,7 +190,7 @@ def test_pixels_that_see_no_sky_are_collateral_and_nothing_else(tmp_path, oversa
 
 
 def test_pixels_whose_light_crosses_a_border_of_projections_are_told_and_others_not(tmp_path):
-    plan = plans.plan(write_ffi(tmp_path), "1705,752,1721,764")
+    plan = plan_ffi(write_ffi(tmp_path), "1705,752,1721,764")
     even = blurred(tmp_path, plan, lambda piece: np.ones((piece.y1 - piece.y0, piece.x1 - piece.x0), np.float32))
     dq = fits.getdata(written(tmp_path, plan, even), "DQ")
     region = plan.region

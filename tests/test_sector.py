@@ -23,7 +23,9 @@ from astropy.wcs import WCS
 from luigi.cmdline_parser import CmdlineParser
 from numpy.testing import assert_allclose, assert_array_equal
 
-from syndiff_tasks import failures, paths, sector, status, tasks
+from syndiff_tasks import failures, paths, status, tasks
+from syndiff_tasks.chain import drift as drifts
+from syndiff_tasks.chain import ffi_folder, frame_header, pointing
 from syndiff_tasks.commands import run_sector
 from syndiff_tasks.config import Auto, Detectors, Offsets
 from syndiff_tasks.demo import frame
@@ -61,7 +63,7 @@ def turned(tansip, degrees):
 def frames(*described):
     """Frames an hour apart, without files: offsets, or None for no WCS; a third number is DQUALITY."""
     return [
-        sector.Frame(
+        frame_header.Frame(
             Path(name_of(hour)),
             58867.0 + hour / 24,
             one[2] if one and len(one) > 2 else 0,
@@ -85,26 +87,26 @@ def test_ffis_of_a_sector_are_found_below_the_folder_once_each(tmp_path):
     names = ["a/" + name_of(1), "a/b/" + name_of(1) + ".gz", name_of(0), name_of(2, 1, 4), name_of(3, number=21)]
     for name in [*names, "a/calibration.fits", "notes.txt"]:
         (tmp_path / name).touch()
-    found = sector.find(str(tmp_path), 20)
+    found = ffi_folder.find(str(tmp_path), 20)
     assert found == {
-        sector.CCD(20, 1, 4): (tmp_path / name_of(2, 1, 4),),
-        sector.CCD(20, 3, 3): (tmp_path / name_of(0), tmp_path / "a" / name_of(1)),
+        paths.CCD(20, 1, 4): (tmp_path / name_of(2, 1, 4),),
+        paths.CCD(20, 3, 3): (tmp_path / name_of(0), tmp_path / "a" / name_of(1)),
     }
 
 
 def test_a_folder_without_ffis_of_the_sector_is_refused_with_what_it_holds(tmp_path):
     (tmp_path / name_of(3, number=21)).touch()
     with pytest.raises(ValueError, match="no calibrated FFI of sector 20 .*FFIs of sector 21 found"):
-        sector.find(str(tmp_path), 20)
+        ffi_folder.find(str(tmp_path), 20)
     with pytest.raises(ValueError, match="there is no such folder"):
-        sector.find(str(tmp_path / "none"), 20)
+        ffi_folder.find(str(tmp_path / "none"), 20)
 
 
 def test_a_header_gives_time_quality_and_pointing_and_a_bad_one_the_reason(tmp_path):
-    good = sector.read_frame(write(tmp_path, 3, DQUALITY=32))
+    good = frame_header.read_frame(write(tmp_path, 3, DQUALITY=32))
     assert (good.quality, good.why) == (32, "")
     assert_allclose(good.mjd, 58867 + 3 / 24 + (58 + 14 / 60) / 1440, atol=1e-9)
-    bad = sector.read_frame(write(tmp_path, 4, CTYPE1=None))
+    bad = frame_header.read_frame(write(tmp_path, 4, CTYPE1=None))
     assert bad.tansip is None and "has no WCS" in bad.why
     assert_allclose(bad.mjd - good.mjd, 1 / 24, atol=1e-9)
 
@@ -114,7 +116,7 @@ def test_a_header_gives_time_quality_and_pointing_and_a_bad_one_the_reason(tmp_p
 
 def test_displacements_are_those_of_astropy_for_a_moved_and_rolled_camera():
     other = turned(frame.TANSIP._replace(crval1=216.7521, crval2=76.3926), 0.003)
-    found = sector.displacement(frame.TANSIP, other, SCIENCE)
+    found = pointing.displacement(frame.TANSIP, other, SCIENCE)
     x, y = [1067.5, 44, 2091, 2091, 44], [1023.5, 0, 0, 2047, 2047]
     here, there = (WCS(fits.Header(tansip_keywords(one))) for one in (frame.TANSIP, other))
     sky = here.all_pix2world(x, y, 0)
@@ -124,7 +126,9 @@ def test_displacements_are_those_of_astropy_for_a_moved_and_rolled_camera():
 
 
 def test_the_reference_is_good_and_points_to_the_middle():
-    choice = sector.choose(frames((0.2, 0), (0.01, 0, 4), (0.02, 0), (-0.1, 0), (4, 0), None, (0.05, 0.01), (-0.2, 0)))
+    choice = pointing.choose(
+        frames((0.2, 0), (0.01, 0, 4), (0.02, 0), (-0.1, 0), (4, 0), None, (0.05, 0.01), (-0.2, 0))
+    )
     assert choice.ffi == stem(2)
     assert "1 have no usable WCS, 1 a DQUALITY" in choice.why and "1 a WCS more than 0.5 px" in choice.why
 
@@ -134,49 +138,49 @@ def test_the_reference_is_good_and_points_to_the_middle():
 def test_one_frame_that_jumps_is_told_from_its_neighbours_wherever_it_is(bad, elsewhere):
     wandering = [(0.01 * hour, -0.005 * hour) for hour in range(7)]
     wandering[bad] = elsewhere
-    from_neighbours, _ = sector.jumps(frames(*wandering), SCIENCE)
-    assert_array_equal(from_neighbours >= sector.LARGEST_JUMP, np.arange(7) == bad)
+    from_neighbours, _ = pointing.jumps(frames(*wandering), SCIENCE)
+    assert_array_equal(from_neighbours >= pointing.LARGEST_JUMP, np.arange(7) == bad)
 
 
 def test_a_jump_between_two_orbits_is_no_bad_wcs():
     orbits = [(0, 0)] * 8 + [(0.9, 0.4)] * 8
-    table = sector.drift(frames(*orbits), frames((0, 0))[0], "")
+    table = drifts.drift(frames(*orbits), frames((0, 0))[0], "")
     assert set(table["flags"]) == {""}
     assert_allclose(table["dx"][8:], 0.9, atol=1e-5)
 
 
 def test_without_a_good_ffi_there_is_no_choice_and_the_reason_is_told():
-    assert sector.choose(frames((0, 0, 1), None)).ffi == ""
-    assert "none of 2 FFIs has a usable WCS; the first: it has none" in sector.choose(frames(None, None)).why
+    assert pointing.choose(frames((0, 0, 1), None)).ffi == ""
+    assert "none of 2 FFIs has a usable WCS; the first: it has none" in pointing.choose(frames(None, None)).why
 
 
 def test_an_ffi_of_which_there_are_products_is_preferred_if_it_is_good():
     described = frames((0, 0), (0.1, 0), (0.1, 0, 8))
-    assert sector.choose(described).ffi == sector.choose(described, [stem(2)]).ffi == stem(1)
-    assert sector.choose(described, ["", stem(2), stem(0)]).ffi == stem(0)
+    assert pointing.choose(described).ffi == pointing.choose(described, [stem(2)]).ffi == stem(1)
+    assert pointing.choose(described, ["", stem(2), stem(0)]).ffi == stem(0)
 
 
 def test_the_drift_table_flags_bad_frames_in_the_order_of_time_and_survives_its_file(tmp_path):
     described = frames((0, 0), (0.1, -0.2), None, (7, 0), (0, 0.05, 16), (0.3, 0))
-    table = sector.drift(described[::-1], described[0], "100,100,200,200")
+    table = drifts.drift(described[::-1], described[0], "100,100,200,200")
     assert list(table["ffi"]) == [stem(hour) for hour in range(6)]
     assert list(table["flags"]) == ["", "", "NO_WCS", "JUMP", "DQUALITY", ""]
     assert_allclose(table[["dx", "dy"]].iloc[1], [0.1, -0.2], atol=1e-3)
     assert table.loc[2, ["dx", "dy_corner4"]].isna().all()
     table.to_csv(tmp_path / "drift.csv", index=False)
-    pd.testing.assert_frame_equal(sector.read_drift(tmp_path / "drift.csv"), table)
+    pd.testing.assert_frame_equal(drifts.read_drift(tmp_path / "drift.csv"), table)
 
 
 def test_each_ffi_gets_a_template_within_the_tolerance():
     rng = np.random.default_rng(3)
     described = frames((0, 0), *(0.03 * rng.standard_normal((39, 2))).tolist(), None, (0.3, 0.3))
-    grouped = sector.group(sector.drift(described, described[0], ""), 0.02, largest=0.3)
+    grouped = drifts.group(drifts.drift(described, described[0], ""), 0.02, largest=0.3)
     given = grouped["template_dx"].notna()
     assert given.sum() == 40
     distance = np.hypot(grouped["dx"] - grouped["template_dx"], grouped["dy"] - grouped["template_dy"])[given]
     assert distance.max() <= 0.02 / math.sqrt(2) + 1e-6
     assert grouped["flags"].iloc[40] == "NO_WCS" and "beyond 0.30 px" in grouped["why"].iloc[41]
-    offsets = sector.offsets(grouped)
+    offsets = drifts.offsets(grouped)
     assert len(offsets) < 40 and all(float(f"{value:.2f}") == value for pair in offsets for value in pair)
 
 
@@ -295,10 +299,10 @@ def test_the_page_of_a_sector_names_every_ccd_and_what_became_of_it(made):
 
 def test_the_chosen_reference_stays_when_further_ffis_come_and_the_report_is_remade_for_a_further_ccd(further):
     made = further
-    chosen = paths.reference_ffi(made.root, sector.CCD(20, 3, 3)).read_text()
+    chosen = paths.reference_ffi(made.root, paths.CCD(20, 3, 3)).read_text()
     before = [path.stat().st_mtime_ns for path in made.templates()]
     assert made.run("Sector", "--sector", "20").code == 0
-    assert paths.reference_ffi(made.root, sector.CCD(20, 3, 3)).read_text() == chosen
+    assert paths.reference_ffi(made.root, paths.CCD(20, 3, 3)).read_text() == chosen
     assert [path.stat().st_mtime_ns for path in made.templates()] == before
     assert made.report().loc[(2, 2), "state"] == "made"
     (path,) = made.root.glob("sectors/sector_0020/*/index.html")
@@ -381,7 +385,7 @@ def test_a_region_made_by_hand_of_a_good_ffi_makes_it_the_reference_of_its_secto
     assert map_by_hand(made, three / name_of(1), tmp_path) == 0
     ended = made.run(*ONE_CCD, *where, root=tmp_path)
     assert ended.code == 0, ended.tail
-    assert sector.read_choice(paths.reference_ffi(tmp_path, sector.CCD(20, 3, 3))).ffi == stem(1)
+    assert pointing.read_choice(paths.reference_ffi(tmp_path, paths.CCD(20, 3, 3))).ffi == stem(1)
     (template,) = tmp_path.rglob("syndiff_template_*.fits")
     assert fits.getval(template, "REFFFI") == stem(1)
 
@@ -395,7 +399,7 @@ def test_a_sector_goes_on_with_the_skycells_of_a_region_made_by_hand_of_an_ffi_t
     before = blurred.stat().st_mtime_ns
     ended = made.run(*ONE_CCD, *where, root=tmp_path)
     assert ended.code == 0, ended.tail
-    assert sector.read_choice(paths.reference_ffi(tmp_path, sector.CCD(20, 3, 3))).ffi == stem(2)
+    assert pointing.read_choice(paths.reference_ffi(tmp_path, paths.CCD(20, 3, 3))).ffi == stem(2)
     (path,) = tmp_path.rglob(f"{stem(2)}/**/syndiff_template_*.fits")
     (alone,) = made.root.rglob(f"{made.reference.stem}/**/syndiff_template_*dx+0.0000_dy+0.0000.fits")
     assert made.reference.stem == stem(2) == fits.getval(alone, "REFFFI") and fits.getval(path, "REFFFI") == by_hand
@@ -607,7 +611,7 @@ def test_run_sector_says_what_is_wrong_with_its_command(made, script, tmp_path, 
 
 
 def test_the_choice_of_a_reference_tells_why(made):
-    choice = json.loads(paths.reference_ffi(made.root, sector.CCD(20, 3, 3)).read_text())
+    choice = json.loads(paths.reference_ffi(made.root, paths.CCD(20, 3, 3)).read_text())
     assert choice["ffi"] == made.reference.stem and "of 4 FFIs 0 have no usable WCS, 1 a DQUALITY" in choice["why"]
 
 

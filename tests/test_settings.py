@@ -19,12 +19,12 @@ from luigi.scheduler import Scheduler, scheduler
 from luigi.worker import worker
 from tiny_sky import CELLS, CENTRE, PLAIN, clean_environment, planes, skycell, template_of
 
-from syndiff_tasks import stages
+from syndiff_tasks.chain import combine
 from syndiff_tasks.config import SHIPPED, use_shipped_settings
 from syndiff_tasks.demo import archive, frame, sky
 from syndiff_tasks.geometry.tansip import pixel_to_sky
+from syndiff_tasks.manifest import read_manifest
 from syndiff_tasks.pixels import photometry
-from syndiff_tasks.targets import read_manifest
 
 ONE = f"skycell.2611.{CELLS[0]:03d}"
 FAILED, NOT_PLANNED = 30, 35
@@ -305,6 +305,6 @@ def test_saturated_stars_are_kept_removed_or_repaired_as_the_settings_say(tiny_s
     for how, folder in (("keep", "*_bin4"), ("remove", "*_remove-*"), ("auto", "*_repair-*")):
         assert luigi.run("CombineBands", *one, "--syndiff-saturated-stars", how).code == 0
         (path,) = tmp_path.glob(f"data/combined_skycells_zarr/{folder}/*/{cell.name}")
-        flux[how], treated[how] = np.nansum(stages.read_blocks(path).flux), len(read_manifest(path)["notes"]["stars"])
+        flux[how], treated[how] = np.nansum(combine.read_blocks(path).flux), len(read_manifest(path)["notes"]["stars"])
     assert treated == {"keep": 0, "remove": 1, "auto": 1}
     assert flux["remove"] < 0.1 * flux["keep"] and flux["keep"] < 0.9 * flux["auto"]

@@ -9,7 +9,9 @@ from astropy.io import fits
 from made_up_chain import RECIPE, quiet, sources_at
 from numpy.testing import assert_array_equal
 
-from syndiff_tasks import paths, stackfiles, stages
+from syndiff_tasks import paths
+from syndiff_tasks.chain import combine, stack_files
+from syndiff_tasks.chain.progress import Progress
 from syndiff_tasks.demo import archive as demo_archive
 from syndiff_tasks.demo import frame, sky
 from syndiff_tasks.geometry import mapping
@@ -36,16 +38,16 @@ def today(days_ago):
 )
 def test_absent_files_are_asked_for_again_after_so_many_days(asked, due):
     manifest = {"notes": {"absent": {key: today(days) for key, days in asked.items()}}}
-    assert stackfiles.recheck_is_due(manifest, 30) == due
+    assert stack_files.recheck_is_due(manifest, 30) == due
     useless = {key: {"asked": today(days), "url": "", "reason": ""} for key, days in asked.items()}
-    assert stackfiles.recheck_is_due({"notes": {"absent": {}, "unusable": useless}}, 30) == due
+    assert stack_files.recheck_is_due({"notes": {"absent": {}, "unusable": useless}}, 30) == due
 
 
 def test_a_skycell_asked_for_again_is_asked_for_the_bands_that_it_has_and_those_that_are_wanted():
     of_r = {"notes": {"files": {"r_image": {}, "r_mask": {}}, "absent": {"r_wt": "2026-01-01"}}}
-    source = stackfiles.Source(("base",), "root", ("g", "i"), None, False)
-    assert stackfiles.unasked(of_r, ("r", "g")) == ["g"]
-    assert stackfiles.with_bands_of(of_r, source).bands == ("r", "i", "g")
+    source = stack_files.Source(("base",), "root", ("g", "i"), None, False)
+    assert stack_files.unasked(of_r, ("r", "g")) == ["g"]
+    assert stack_files.with_bands_of(of_r, source).bands == ("r", "i", "g")
 
 
 @pytest.fixture(scope="module")
@@ -63,24 +65,24 @@ def small(folder):
 def source_of(folder, **changes):
     retry_policy = RetryPolicy(1, 1, 1, 0, 0, 0)
     settings = {"bases": (str(folder / "archive"),), "data_root": str(folder / "data"), "bands": sky.BANDS}
-    return stackfiles.Source(**(settings | {"retry_policy": retry_policy, "require_all_bands": False} | changes))
+    return stack_files.Source(**(settings | {"retry_policy": retry_policy, "require_all_bands": False} | changes))
 
 
 def test_files_that_the_archive_lacks_are_noted_with_the_date_and_the_other_bands_take_their_weight(small, folder):
     skycell, sources = small
     raw = WholeTarget(folder / "raw", {})
     told = []
-    progress = stages.Progress(12, "file", "download", lambda percentage: None, told.append)
+    progress = Progress(12, "file", "download", lambda percentage: None, told.append)
     with raw.writing() as draft:
-        stackfiles.download(skycell, source_of(folder), draft, progress)
+        stack_files.download(skycell, source_of(folder), draft, progress)
     assert progress.done == 12
     assert sum("absent" in message for message in told) == 6
-    origin = stackfiles.origin_of(raw)
-    lacking = {f"{band}_{kind}" for band in "zy" for kind in stackfiles.KINDS}
+    origin = stack_files.origin_of(raw)
+    lacking = {f"{band}_{kind}" for band in "zy" for kind in stack_files.KINDS}
     assert origin["absent"] == dict.fromkeys(lacking, today(0))
-    assert set(origin["files"]) == {f"{band}_{kind}" for band in "ri" for kind in stackfiles.KINDS}
+    assert set(origin["files"]) == {f"{band}_{kind}" for band in "ri" for kind in stack_files.KINDS}
     assert origin["keywords"]["r_image"]["EXPTIME"] == demo_archive.EXPOSURES["r"].exptime
-    combined, treated = stages.combine(raw.path, skycell, RECIPE, folder)
+    combined, treated = combine.combine(raw.path, skycell, RECIPE, folder)
     assert treated == []
     # r and i alone, 0.238 and 0.344 of the weight of all four, 1.
     expected = sum(weight * sky.band_counts(sources, band) for band, weight in (("r", 0.238), ("i", 0.344)))
@@ -91,14 +93,14 @@ def test_files_that_the_archive_lacks_are_noted_with_the_date_and_the_other_band
 def test_a_missing_band_stops_where_all_are_required(small, folder, tmp_path):
     draft = SimpleNamespace(path=str(tmp_path / "raw"), notes={})
     with pytest.raises(ValueError, match="skycell.2611.081: the archive has no z_image.*require_all_bands"):
-        stackfiles.download(small[0], source_of(folder, require_all_bands=True), draft, quiet())
+        stack_files.download(small[0], source_of(folder, require_all_bands=True), draft, quiet())
 
 
 def test_the_files_of_another_skycell_are_not_taken_for_the_right_ones(small, folder, tmp_path):
     moved = small[0]._replace(crpix1=small[0].crpix1 + 1)
     draft = SimpleNamespace(path=str(tmp_path / "raw"), notes={})
     with pytest.raises(ArchiveUnavailable, match="CRPIX1"):
-        stackfiles.download(moved, source_of(folder, data_root=str(tmp_path)), draft, quiet())
+        stack_files.download(moved, source_of(folder, data_root=str(tmp_path)), draft, quiet())
 
 
 def break_row(path, number):
@@ -120,10 +122,10 @@ def test_a_file_that_breaks_off_while_it_is_stored_is_fetched_from_the_next_mirr
     break_row(broken, 390)
     draft = SimpleNamespace(path=str(tmp_path / "raw"), notes={})
     source = source_of(folder, bases=(str(mirror), str(folder / "archive")), data_root=str(tmp_path))
-    stackfiles.download(small[0], source, draft, quiet())
+    stack_files.download(small[0], source, draft, quiet())
     from_mirror = {key: "mirror" in file["url"] for key, file in draft.notes["files"].items()}
     assert from_mirror == {
-        f"{band}_{kind}": (band, kind) != ("i", "image") for band in "ri" for kind in stackfiles.KINDS
+        f"{band}_{kind}": (band, kind) != ("i", "image") for band in "ri" for kind in stack_files.KINDS
     }
     (whole,) = (folder / "archive").rglob("*stk.i.unconv.fits")
     assert_array_equal(store.read_arrays(draft.path)["i_image"], fits_in.read_stack(whole).stored[:])
@@ -134,7 +136,7 @@ def test_the_source_is_what_the_settings_say():
         **{"archive": ("a", "b"), "data_root": "here", "weights": (("r", 0.4), ("z", 0.6)), "require_all_bands": True},
         **{"download_tries": 3, "connect_timeout": 5.0, "read_timeout": 7.0},
     )
-    source = stackfiles.source(settings)
+    source = stack_files.source(settings)
     assert (source.bases, source.data_root, source.bands, source.require_all_bands) == (
         ("a", "b"),
         "here",
@@ -150,14 +152,14 @@ def test_the_source_is_what_the_settings_say():
 
 def test_a_disk_too_small_for_the_skycells_of_a_run_is_refused_before_the_first_is_fetched(tmp_path, monkeypatch):
     settings = SimpleNamespace(data_root=tmp_path, weights=(("r", 0.5), ("i", 0.5)), keep_raw=True)
-    recipe = stages.Recipe(settings.weights, "none", (12,), "flag", 4)
+    recipe = combine.Recipe(settings.weights, "none", (12,), "flag", 4)
     names = [f"skycell.2611.{number:03d}" for number in range(100)]
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=30e9))
     with pytest.raises(ValueError, match=r"30\.0 GB free but this run needs about \d+\.\d GB"):
-        stackfiles.demand_space(settings, recipe, names, 8)
+        stack_files.demand_space(settings, recipe, names, 8)
     settings.keep_raw = False
-    stackfiles.demand_space(settings, recipe, names, 8)
+    stack_files.demand_space(settings, recipe, names, 8)
     settings.keep_raw = True
     for name in names:
         paths.combined(tmp_path, recipe.label, name).mkdir(parents=True)
-    stackfiles.demand_space(settings, recipe, names, 8)
+    stack_files.demand_space(settings, recipe, names, 8)

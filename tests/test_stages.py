@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from made_up_chain import ROI, blurred, notes_of, plain, sources_at, stars_on, templates
 from numpy.testing import assert_allclose
 
-from syndiff_tasks import plans, stackfiles, stages
+from syndiff_tasks.chain import combine, convolve, downsample, stack_files, template_file
+from syndiff_tasks.chain.plan import plan_ffi
+from syndiff_tasks.chain.progress import Progress
+from syndiff_tasks.chain.star_catalog import KEEP, StarPolicy
 from syndiff_tasks.demo import frame, sky
 from syndiff_tasks.geometry import mapping
 from syndiff_tasks.geometry.rings import rings_v3
@@ -18,10 +21,9 @@ from syndiff_tasks.geometry.skycell import skycell_wcs
 from syndiff_tasks.geometry.tansip import pixel_to_sky, sky_to_pixel
 from syndiff_tasks.io import store
 from syndiff_tasks.pixels import blocks, convolution, template
-from syndiff_tasks.starlist import KEEP, StarPolicy
 
 SURVEY = rings_v3()
-GAUSS = stages.Blur("gauss", 40.0, None)
+GAUSS = convolve.Blur("gauss", 40.0, None)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ weights = st.lists(st.sampled_from("rizy"), min_size=1, max_size=4, unique=True)
     lambda bands: st.tuples(*(st.tuples(st.just(band), st.floats(1e-3, 1.0)) for band in sorted(bands)))
 )
 recipes = st.builds(
-    stages.Recipe,
+    combine.Recipe,
     weights,
     st.sampled_from(["segment", "mesh", "none"]),
     st.lists(st.integers(0, 15), unique=True, max_size=3).map(sorted).map(tuple),
@@ -64,7 +66,7 @@ def test_a_recipe_is_made_of_the_settings_and_the_bits_of_the_task():
         **{"saturated_stars": "remove", "star_catalog": "gaia"},
     )
     stars = StarPolicy("remove", "gaia", "")
-    assert stages.recipe(settings, [5, 12]) == ((("r", 1.0),), "mesh", (5, 12), "flag", 8, stars)
+    assert combine.recipe(settings, [5, 12]) == ((("r", 1.0),), "mesh", (5, 12), "flag", 8, stars)
 
 
 def test_excluded_pixels_are_blank_before_sharing_and_flagged_ones_keep_their_flux(folder):
@@ -76,9 +78,9 @@ def test_excluded_pixels_are_blank_before_sharing_and_flagged_ones_keep_their_fl
     image[200:260, 300:380] = 4000
     arrays = {"r_image": image, "r_wt": np.full(shape, 100, np.int16), "r_mask": bits}
     store.write_arrays(folder / "plain", arrays, {"keywords": {key: linear for key in arrays}})
-    recipe = stages.Recipe((("r", 1.0),), "none", (12,), "flag", 4)
+    recipe = combine.Recipe((("r", 1.0),), "none", (12,), "flag", 4)
     flagged, excluded = (
-        stages.combine(str(folder / "plain"), skycell, recipe._replace(ignored_pixels=how), folder)[0]
+        combine.combine(str(folder / "plain"), skycell, recipe._replace(ignored_pixels=how), folder)[0]
         for how in ("flag", "exclude")
     )
     # 400 * 0.01 / 2 = 2 counts/s, ten times as much in the box.
@@ -92,24 +94,24 @@ def test_excluded_pixels_are_blank_before_sharing_and_flagged_ones_keep_their_fl
 
 
 def test_a_blur_of_gauss_needs_a_sigma_and_none_has_none(plan):
-    assert stages.blur(SimpleNamespace(psf="gauss"), 33.0, plan.ccd) == ("gauss", 33.0, None)
-    assert stages.blur(SimpleNamespace(psf="none"), 33.0, plan.ccd) == ("none", 0.0, None)
+    assert convolve.blur(SimpleNamespace(psf="gauss"), 33.0, plan.ccd) == ("gauss", 33.0, None)
+    assert convolve.blur(SimpleNamespace(psf="none"), 33.0, plan.ccd) == ("none", 0.0, None)
     with pytest.raises(ValueError, match="psf_sigma: 0.0 gives no Gaussian"):
-        stages.blur(SimpleNamespace(psf="gauss"), 0.0, plan.ccd)
+        convolve.blur(SimpleNamespace(psf="gauss"), 0.0, plan.ccd)
 
 
 def test_up_to_sigma_45_a_skycell_is_blurred_alone_and_beyond_with_its_neighbours(plan):
     inner = SURVEY.skycell("skycell.1405.055")
-    assert stages.Blur("gauss", 45.0, None).made_of(plan, inner) == [inner.name]
-    wide = stages.Blur("gauss", 46.0, None).made_of(plan, inner)
+    assert convolve.Blur("gauss", 45.0, None).made_of(plan, inner) == [inner.name]
+    wide = convolve.Blur("gauss", 46.0, None).made_of(plan, inner)
     around = [f"skycell.1405.{cell:03d}" for cell in (44, 45, 46, 54, 56, 64, 65, 66)]
     assert wide == [inner.name, *around]
-    at_border = stages.Blur("gauss", 60.0, None).skycells(plan)
+    at_border = convolve.Blur("gauss", 60.0, None).skycells(plan)
     assert {name[8:12] for name in at_border} >= {"2611", "2612"}
     assert GAUSS.skycells(plan) == sorted(skycell.name for skycell in plan.footprint.skycells)
 
 
-@pytest.mark.parametrize(("sigmas", "told"), [(stages.SIGMAS, 4e-4), (stages.SIGMAS_WITH_OFFSET, 1.2e-2)])
+@pytest.mark.parametrize(("sigmas", "told"), [(convolve.SIGMAS, 4e-4), (convolve.SIGMAS_WITH_OFFSET, 1.2e-2)])
 def test_light_of_a_star_further_off_than_is_followed_is_so_little_of_its_peak(sigmas, told):
     flux = np.zeros((120, 240), np.float32)
     flux[60, 60] = 1
@@ -121,7 +123,7 @@ def test_light_of_a_star_further_off_than_is_followed_is_so_little_of_its_peak(s
 @pytest.mark.parametrize("sigma", [20.0, 40.0, 53.0, 100.0])
 def test_the_largest_offset_leaves_three_sigma_and_a_pixel_within_the_frame(plan, sigma):
     """From the edge of a core, 240 px inside the frame; half the diagonal of a TESS pixel is 58 px."""
-    blur = stages.Blur("gauss", sigma, None)
+    blur = convolve.Blur("gauss", sigma, None)
     skycell = plan.footprint.skycells[0]
     moved = blur.largest_offset(mapping.pixel_scale(plan.tansip, skycell)) * mapping.pixel_scale(plan.tansip, skycell)
     beyond = 240 + blur.widening() - moved - 58
@@ -129,9 +131,9 @@ def test_the_largest_offset_leaves_three_sigma_and_a_pixel_within_the_frame(plan
 
 
 def test_offsets_up_to_the_largest_are_taken_and_others_refused_by_name(plan):
-    stages.check_offsets(plan, GAUSS, [(0.0, 0.0), (0.5, -0.5), (-0.7, 0.0)])
+    downsample.check_offsets(plan, GAUSS, [(0.0, 0.0), (0.5, -0.5), (-0.7, 0.0)])
     with pytest.raises(ValueError, match=r"offset \(0\.6, 0\.6\).*at most 0\.7\d px"):
-        stages.check_offsets(plan, GAUSS, [(0.0, 0.0), (0.6, 0.6)])
+        downsample.check_offsets(plan, GAUSS, [(0.0, 0.0), (0.6, 0.6)])
 
 
 # --- the template -----------------------------------------------------------------------------------------------------
@@ -147,7 +149,7 @@ def groups(folder, plan):
 def test_batches_hold_every_offset_once_in_order_and_no_more_than_fits(count, side):
     offsets = [(float(number), 0.0) for number in range(count)]
     owner = np.broadcast_to(np.int32(0), (side, side))
-    divided = stages.batches(offsets, SimpleNamespace(owner=owner))
+    divided = downsample.batches(offsets, SimpleNamespace(owner=owner))
     assert [offset for batch in divided for offset in batch] == offsets
     for batch in divided:
         assert len(batch) == 1 or len(batch) * owner.size * 24 <= 800e6
@@ -155,13 +157,13 @@ def test_batches_hold_every_offset_once_in_order_and_no_more_than_fits(count, si
 
 def test_a_full_frame_goes_in_batches_of_a_few_offsets():
     owner = np.broadcast_to(np.int32(0), (2078, 2136))
-    assert len(stages.batches([(float(n), 0.0) for n in range(9)], SimpleNamespace(owner=owner))[0]) == 7
+    assert len(downsample.batches([(float(n), 0.0) for n in range(9)], SimpleNamespace(owner=owner))[0]) == 7
 
 
 @pytest.mark.parametrize("oversampling", [1, 2])
 def test_a_frame_of_a_region_that_reaches_off_the_science_pixels_knows_which_see_the_sky(ffi_path, oversampling):
-    plan = plans.plan(ffi_path, "40,0,50,4")
-    made = stages.frame(plan, oversampling)
+    plan = plan_ffi(ffi_path, "40,0,50,4")
+    made = downsample.frame(plan, oversampling)
     assert made.owner.shape == made.science.shape == made.seam.shape == (4 * oversampling, 10 * oversampling)
     assert not made.science[:, : 4 * oversampling].any()
     assert made.science[:, 4 * oversampling :].all()
@@ -171,7 +173,7 @@ def test_a_frame_of_a_region_that_reaches_off_the_science_pixels_knows_which_see
 
 
 def test_the_table_of_skycells_tells_what_each_is_made_of_and_how_many_pixels_it_gave(plan, groups):
-    table = stages.skycells_table(plan, groups, dict(sky.WEIGHTS))
+    table = template_file.skycells_table(plan, groups, dict(sky.WEIGHTS))
     names = [skycell.name for skycell in plan.footprint.skycells]
     assert table["NAME"].tolist() == names
     assert table["PIXELS"].tolist() == [int((plan.footprint.owner == index).sum()) for index in range(len(names))]
@@ -187,10 +189,10 @@ def test_the_table_of_skycells_tells_what_each_is_made_of_and_how_many_pixels_it
 
 def test_a_band_that_a_skycell_lacks_is_told_by_its_row(plan, groups):
     notes = notes_of(plan.footprint.skycells[0])
-    for kind in stackfiles.KINDS:
+    for kind in stack_files.KINDS:
         del notes["files"][f"z_{kind}"], notes["keywords"][f"z_{kind}"]
     lacking = {name: SimpleNamespace(manifest=lambda: {"notes": notes}) for name in groups}
-    table = stages.skycells_table(plan, lacking, dict(sky.WEIGHTS))
+    table = template_file.skycells_table(plan, lacking, dict(sky.WEIGHTS))
     assert set(table["BANDS"]) == {"riy"}
     assert table[["ZEROPT_z", "EXPTIME_z"]].isna().all(axis=None)
     assert (table["SHA256_z_image"] == "").all()
@@ -214,7 +216,7 @@ def test_the_template_tells_where_it_comes_from(plan, groups, tmp_path):
 
 
 def test_the_summary_names_every_blurred_skycell_with_its_digest(plan, groups, tmp_path):
-    stages.summarise(plan, groups, tmp_path / "summary.json")
+    convolve.summarise(plan, groups, tmp_path / "summary.json")
     told = pd.read_json(tmp_path / "summary.json", orient="index").to_dict()[0]
     assert told["ffi"] == plan.ccd.stem
     assert [one["digest"] for one in told["skycells"]] == [groups[one["skycell"]].digest() for one in told["skycells"]]
@@ -226,7 +228,7 @@ def test_the_summary_names_every_blurred_skycell_with_its_digest(plan, groups, t
 
 def test_progress_reports_each_percent_once_and_ends_at_a_hundred():
     percentages, messages = [], []
-    progress = stages.Progress(1000, "file", "task", percentages.append, messages.append)
+    progress = Progress(1000, "file", "task", percentages.append, messages.append)
     for number in range(1000):
         progress.step(f"number {number}")
     assert percentages == list(range(1, 101))
@@ -236,14 +238,14 @@ def test_progress_reports_each_percent_once_and_ends_at_a_hundred():
 
 def test_progress_of_few_steps_reports_every_one():
     percentages = []
-    progress = stages.Progress(3, "file", "task", percentages.append, lambda message: None)
+    progress = Progress(3, "file", "task", percentages.append, lambda message: None)
     for _ in range(3):
         progress.step("one")
     assert percentages == [33, 66, 100]
 
 
 def test_progress_logs_every_tenth_where_there_is_no_terminal(caplog):
-    progress = stages.Progress(200, "skycell", "Convolve(x)", lambda percentage: None, lambda message: None)
+    progress = Progress(200, "skycell", "Convolve(x)", lambda percentage: None, lambda message: None)
     with caplog.at_level("INFO", logger="luigi-interface"):
         for _ in range(200):
             progress.step("one")

@@ -13,7 +13,7 @@ from luigi import Event
 from tiny_sky import CELLS, PLAIN
 
 from syndiff_tasks import cli, failures, paths, status, tasks
-from syndiff_tasks.targets import manifest_path
+from syndiff_tasks.manifest import manifest_path
 
 CCD = paths.CCD(20, 3, 3)
 NAMES = [f"skycell.2611.{cell:03d}" for cell in range(10)]

@@ -10,16 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from syndiff_tasks import targets
-from syndiff_tasks.targets import (
-    ProductNotRead,
-    ProductNotWritten,
-    SettingsDiffer,
-    WholeTarget,
-    sweep,
-    temporary_path,
-    verify,
-)
+from syndiff_tasks.manifest import ProductNotRead, read_manifest, temporary_path, verify
+from syndiff_tasks.targets import ProductNotWritten, SettingsDiffer, WholeTarget, sweep
 
 
 def write_file(target, text):
@@ -166,7 +158,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_product_or_none(tmp_path):
         time.sleep(0.003 * moment)
         writer.send_signal(signal.SIGKILL)
         writer.wait()
-        if targets.read_manifest(tmp_path / "p") is not None:
+        if read_manifest(tmp_path / "p") is not None:
             assert verify(tmp_path / "p", deep=True) == []
         sweep(tmp_path)
         assert set(names_in(tmp_path)) <= {"p"}

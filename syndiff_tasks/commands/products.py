@@ -3,15 +3,15 @@
 import sys
 from pathlib import Path
 
-from .. import failures, ledger, status
+from .. import failures, provenance, status
 from ..config import syndiff
-from ..targets import read_manifest
+from ..manifest import read_manifest
 
 
 def explain(options):
     """Print settings, inputs, digests and code version of a product; return the exit code."""
     try:
-        text = ledger.explain(options.product)
+        text = provenance.explain(options.product)
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -26,7 +26,7 @@ def verify(options):
         sys.stderr.write(f"{root}: no such file or folder; give a data root, a folder in it, or one product\n")
         return 2
     count, damaged = 0, 0
-    for _product, wrong in ledger.complaints(root, options.deep):
+    for _product, wrong in provenance.complaints(root, options.deep):
         count += 1
         damaged += bool(wrong)
         sys.stdout.writelines(f"{line}\n" for line in wrong)

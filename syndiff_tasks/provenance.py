@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from .targets import MANIFEST, read_manifest, verify
+from .manifest import MANIFEST, read_manifest, verify
 
 
 def products(root) -> Iterator[Path]:

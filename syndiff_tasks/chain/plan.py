@@ -15,15 +15,14 @@ import numpy as np
 import pandas as pd
 from astropy.io import fits
 
-from . import sector
-from .geometry import footprint as footprints
-from .geometry import mapping
-from .geometry.ffi import FFIName, check_detector, parse_ffi_name, science_region
-from .geometry.region import Region, check_region, parse_region
-from .geometry.rings import rings_v3
-from .geometry.skycell import skycell_keywords
-from .geometry.skycell_table import tessellation_from_table
-from .geometry.tansip import (
+from syndiff_tasks.geometry import footprint as footprints
+from syndiff_tasks.geometry import mapping
+from syndiff_tasks.geometry.ffi import FFIName, check_detector, parse_ffi_name, science_region
+from syndiff_tasks.geometry.region import Region, check_region, parse_region
+from syndiff_tasks.geometry.rings import rings_v3
+from syndiff_tasks.geometry.skycell import skycell_keywords
+from syndiff_tasks.geometry.skycell_table import tessellation_from_table
+from syndiff_tasks.geometry.tansip import (
     TanSip,
     cropped,
     pixel_to_sky,
@@ -32,8 +31,10 @@ from .geometry.tansip import (
     tansip_from_header,
     tansip_keywords,
 )
-from .geometry.tessellation import Tessellation
-from .io import fits_in, products
+from syndiff_tasks.geometry.tessellation import Tessellation
+from syndiff_tasks.io import fits_in, products
+
+from .frame_header import start
 
 # Pointing drifts by some 0.1 px within a sector; frames of bad pointing, by some pixels [TESS px].
 LARGEST_DRIFT = 5.0
@@ -87,7 +88,7 @@ def _digest(content):
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=float).encode()).hexdigest()[:16]
 
 
-def plan(path, roi="", target="", size=64, catalogue=""):
+def plan_ffi(path, roi="", target="", size=64, catalogue=""):
     """Return the `Plan` of an FFI; cached for as long as the file stays the same.
 
     Parameters
@@ -137,7 +138,7 @@ def _plan(path, _state, roi, target, size, catalogue, cells):
         check_detector(ccd, header)
         tansip = tansip_from_header(header)
         science = science_region(header, shape)
-        mjd = sector.start(header)
+        mjd = start(header)
     except fits.VerifyError as error:
         raise ValueError(f"{path}: the header is damaged ({error}); fetch the file again") from error
     except ValueError as error:
@@ -172,7 +173,7 @@ def reference_of(plan_, reference_ffi, catalogue=""):
     """
     if not reference_ffi:
         return plan_
-    reference = plan(reference_ffi, ",".join(map(str, plan_.region)), catalogue=catalogue)
+    reference = plan_ffi(reference_ffi, ",".join(map(str, plan_.region)), catalogue=catalogue)
     same = ("sector", "camera", "ccd")
     if any(getattr(reference.ccd, name) != getattr(plan_.ccd, name) for name in same):
         raise ValueError(f"--reference-ffi {reference_ffi} is not of the CCD and sector of {plan_.path}")

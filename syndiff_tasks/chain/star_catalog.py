@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from astropy.coordinates import angular_separation
 
-from . import paths
-from .geometry.skycell import skycell_center, skycell_radius, skycell_wcs
-from .geometry.tangent import sky_positions
-from .geometry.tansip import sky_to_pixel
-from .io import catalog
-from .pixels import photometry, saturated_stars, stars
+from syndiff_tasks import paths
+from syndiff_tasks.geometry.skycell import skycell_center, skycell_radius, skycell_wcs
+from syndiff_tasks.geometry.tangent import sky_positions
+from syndiff_tasks.geometry.tansip import sky_to_pixel
+from syndiff_tasks.io import catalog
+from syndiff_tasks.pixels import photometry, saturated_stars, stars
 
 logger = logging.getLogger("luigi-interface")
 

@@ -11,10 +11,10 @@ import os
 import shutil
 from typing import NamedTuple
 
-from . import paths
-from .geometry.skycell import skycell_keywords
-from .io import archive, disk, fits_in, stack_header, store
-from .pixels import bands
+from syndiff_tasks import paths
+from syndiff_tasks.geometry.skycell import skycell_keywords
+from syndiff_tasks.io import archive, disk, fits_in, stack_header, store
+from syndiff_tasks.pixels import bands
 
 logger = logging.getLogger("luigi-interface")
 

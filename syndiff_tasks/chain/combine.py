@@ -1,0 +1,111 @@
+"""The combined image of a skycell: its bands summed, stars repaired, sky taken off, shared among blocks."""
+
+from typing import NamedTuple
+
+from syndiff_tasks.io import store
+from syndiff_tasks.pixels import background, bands, blocks, mask, scaling
+
+from . import stack_files, star_catalog
+
+# Layout and meaning of the combined and the blurred groups; another number is another product.
+COMBINED_FORMAT = 1
+
+
+class Recipe(NamedTuple):
+    """What shapes the blocks of a skycell; two recipes live side by side."""
+
+    weights: tuple
+    background: str
+    ignore: tuple
+    ignored_pixels: str
+    bin: int
+    stars: star_catalog.StarPolicy = star_catalog.KEEP
+
+    @property
+    def label(self):
+        """Name of the recipe's folder: every value in it, so that no two recipes share one."""
+        weights = "_".join(f"{band}{weight!r}" for band, weight in self.weights)
+        bits = "-".join(map(str, self.ignore)) or "none"
+        return f"{weights}_{self.background}_{self.ignored_pixels}{bits}_bin{self.bin}{self.stars.label()}"
+
+    def settings(self):
+        """Return what shaped the blocks, for manifests."""
+        return {
+            "weights": dict(self.weights),
+            "background": self.background,
+            "ignore_mask_bits": list(self.ignore),
+            "ignored_pixels": self.ignored_pixels,
+            "bin": self.bin,
+            "saturated_stars": self.stars.how,
+            "star_catalog": self.stars.digest or self.stars.catalogue,
+            "combined_format": COMBINED_FORMAT,
+        }
+
+
+def recipe(settings, ignore_mask_bits):
+    """Return the `Recipe` of the settings and the mask bits of a task."""
+    return Recipe(
+        settings.weights,
+        settings.background,
+        tuple(ignore_mask_bits),
+        settings.ignored_pixels,
+        settings.bin,
+        star_catalog.star_policy(settings.saturated_stars, settings.star_catalog),
+    )
+
+
+def combine(raw, skycell, recipe, data_root):
+    """Combine the bands of a skycell, repair its saturated stars, subtract its sky, and share the pixels among blocks.
+
+    Parameters
+    ----------
+    raw : str
+        The skycell's raw group.
+    skycell : rings.Skycell
+    recipe : Recipe
+    data_root : path-like
+        Where fetched star catalogues are kept.
+
+    Returns
+    -------
+    blocks : blocks.Blocks
+    repaired : list of dict
+        The stars that were repaired or removed, see `star_catalog.repair_saturated_stars`.
+    """
+    planes = _combined(raw, skycell, dict(recipe.weights))
+    exclude = mask.bit_mask(recipe.ignore) if recipe.ignored_pixels == "exclude" else 0
+    repaired = star_catalog.repair_saturated_stars(planes, skycell, recipe.stars, exclude, data_root)
+    flux, variance = background.remove_background(planes.flux, planes.variance, planes.mask, recipe.background)
+    shared = blocks.to_blocks(flux, variance, planes.mask, planes.missing, recipe.bin, skycell.corner, exclude)
+    return shared, repaired
+
+
+def _combined(raw, skycell, weights):
+    """Return the weighted sum of a raw skycell, which is read strip by strip: its bands would not fit the memory."""
+    keywords = store.read_attributes(raw)["keywords"]
+    have = [band for band in weights if all(f"{band}_{kind}" in keywords for kind in stack_files.KINDS)]
+    stored = {
+        band: bands.Band(
+            store.open_array(raw, f"{band}_image"),
+            store.open_array(raw, f"{band}_wt"),
+            store.open_array(raw, f"{band}_mask"),
+            scaling.scaling_of(keywords[f"{band}_image"]),
+            scaling.scaling_of(keywords[f"{band}_wt"]),
+        )
+        for band in have
+    }
+    return bands.combine(stored, weights, (skycell.ny, skycell.nx))
+
+
+def write_blocks(path, combined, skycell):
+    """Write a skycell's blocks, rounded to what their noise leaves of them, so that they compress."""
+    planes = {name: getattr(combined, name) for name in combined._fields if name != "grid"}
+    for name, kept in blocks.MANTISSA_BITS.items():
+        planes[name] = blocks.rounded(planes[name], kept)
+    store.write_arrays(path, planes, {"skycell": skycell.name, "grid": list(combined.grid)})
+
+
+def read_blocks(path):
+    """Return the `blocks.Blocks` that `write_blocks` wrote."""
+    grid = blocks.Grid(*store.read_attributes(path)["grid"])
+    return blocks.Blocks(**store.read_arrays(path), grid=grid)

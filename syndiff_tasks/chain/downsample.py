@@ -1,0 +1,124 @@
+"""The pixels of a template: an FFI's convolved skycells integrated over them, at one or several offsets."""
+
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from syndiff_tasks.geometry import footprint as footprints
+from syndiff_tasks.geometry import mapping
+from syndiff_tasks.geometry.region import Region, clip
+from syndiff_tasks.geometry.tansip import TanSip, cropped, oversampled
+from syndiff_tasks.pixels import quadrature, template
+
+from .convolve import read_blurred
+
+# Arrays of templates held at once, in bytes: bounds a worker's memory whatever the number of offsets.
+TEMPLATES_IN_MEMORY = 800e6
+
+# Of one pixel: five float32 planes and an int32.
+BYTES_PER_PIXEL = 24
+
+# Blurred light reaches 3 sigma = 120 px = 1.5 TESS px: pixels that near to another projection see its border.
+SEAM_REACH = 1.5
+
+
+class Frame(NamedTuple):
+    """The pixels of a template: their WCS without offset, owners, and what lies beneath them."""
+
+    tansip: TanSip
+    owner: np.ndarray
+    science: np.ndarray
+    seam: np.ndarray
+
+
+def frame(plan, oversampling):
+    """Return the `Frame` of an FFI's template, each TESS pixel divided into `oversampling` x `oversampling`."""
+    tansip = cropped(plan.tansip, plan.region.x0, plan.region.y0)
+    science = np.zeros(plan.region.shape, bool)
+    seeing = clip(plan.science, plan.region)
+    science[
+        max(seeing.y0 - plan.region.y0, 0) : max(seeing.y1 - plan.region.y0, 0),
+        max(seeing.x0 - plan.region.x0, 0) : max(seeing.x1 - plan.region.x0, 0),
+    ] = True
+    planes = (plan.footprint.owner, science, _seam(plan))
+    fine = (np.repeat(np.repeat(plane, oversampling, 0), oversampling, 1) for plane in planes)
+    return Frame(oversampled(tansip, oversampling), *fine)
+
+
+def _seam(plan):
+    """Return which pixels have another projection near them, be it beyond the edge of the region."""
+    reach = math.ceil(SEAM_REACH)
+    x0, y0, x1, y1 = plan.region
+    whole = Region(0, 0, *plan.shape[::-1])
+    about = clip(Region(x0 - reach, y0 - reach, x1 + reach, y1 + reach), whole)
+    wide = plan.footprint
+    if about != plan.region:
+        wide = footprints.footprint_of(plan.tansip, about, plan.tessellation, plan.science)
+    return footprints.projection_seam(wide, SEAM_REACH)[y0 - about.y0 :, x0 - about.x0 :][: y1 - y0, : x1 - x0]
+
+
+def batches(offsets, frame):
+    """Divide the offsets into lists whose templates fit into memory together."""
+    at_once = max(1, int(TEMPLATES_IN_MEMORY / (frame.owner.size * BYTES_PER_PIXEL)))
+    return [offsets[start : start + at_once] for start in range(0, len(offsets), at_once)]
+
+
+def largest_offset(plan, blur):
+    """Return the largest offset [TESS px] for which the frames of all skycells of an FFI hold the sky."""
+    return min(blur.largest_offset(mapping.pixel_scale(plan.tansip, skycell)) for skycell in plan.skycells)
+
+
+def check_offsets(plan, blur, offsets):
+    """Refuse offsets for which the skycells' frames do not hold the sky.
+
+    Raises
+    ------
+    ValueError
+        Naming the offset and the largest one allowed.
+    """
+    # A thousand skycells are asked only where the answer matters.
+    largest = largest_offset(plan, blur) if any(map(any, offsets)) else 0.0
+    for offset in offsets:
+        if math.hypot(*offset) > largest:
+            raise ValueError(
+                f"--multi-offset-array: offset {offset} TESS px reaches beyond the sky that skycells carry, at most "
+                f"{largest:.2f} px for this PSF; shift the FFI's own WCS instead"
+            )
+
+
+def integrate(plan, frame, groups, offsets, oversampling, progress):
+    """Integrate the blurred skycells over the pixels of a template, at several offsets.
+
+    Parameters
+    ----------
+    plan : Plan
+    frame : Frame
+        Of the template.
+    groups : dict of str to targets.WholeTarget
+        The blurred skycells by name.
+    offsets : list of (float, float)
+        [TESS px]
+    oversampling : int
+    progress : Progress
+        One step a skycell.
+
+    Returns
+    -------
+    templates : list of template.Sampled
+        One an offset, each plane of the frame's shape; pixels without owner have no data.
+    """
+    templates = [template.blank(frame.owner.shape) for _ in offsets]
+    fine = [tuple(oversampling * value for value in offset) for offset in offsets]
+    for index, box in enumerate(ndimage.find_objects(frame.owner + 1)):
+        skycell = plan.skycells[index]
+        blurred = read_blurred(groups[skycell.name].path)
+        rule = quadrature.quadrature_rule(blurred.sigma, mapping.pixel_scale(plan.tansip, skycell) / oversampling)
+        lattice = quadrature.quadrature_grid(frame.owner[box] == index, (box[1].start, box[0].start), rule, fine)
+        positions = functools.partial(mapping.native_positions, frame.tansip, skycell)
+        parts = [template.Sampled(*(plane[box] for plane in planes)) for planes in templates]
+        template.integrate(blurred, lattice, positions, parts)
+        progress.step(skycell.name)
+    return templates

@@ -1,0 +1,81 @@
+"""The calibrated FFIs of a sector in a folder."""
+
+import functools
+import os
+from pathlib import Path
+
+from syndiff_tasks.geometry.ffi import FFI_EXTENSIONS, parse_ffi_name
+from syndiff_tasks.manifest import Circumstances
+from syndiff_tasks.paths import CCD
+
+
+def files_there(paths):
+    """Return the `Circumstances` of FFIs by name, size and date: reading the 40 GB of a CCD would take minutes."""
+    return Circumstances(tuple((path.name, (now := path.stat()).st_size, now.st_mtime_ns) for path in paths))
+
+
+@functools.cache
+def find(folder, sector):
+    """Find the calibrated FFIs of a sector in a folder and all folders below it.
+
+    What comes into the folder while a run is under way is the next run's: the answer holds for the process.
+
+    Parameters
+    ----------
+    folder : str
+    sector : int
+
+    Returns
+    -------
+    found : dict of CCD to tuple of Path
+        Sorted by name; of an FFI that is there twice, as .fits and .fits.gz, the first.
+
+    Raises
+    ------
+    ValueError
+        If there is no such folder, or no FFI of the sector in it.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f"--ffi-dir {folder}: there is no such folder; give the one that holds the sector's FFIs")
+    found, others = {}, set()
+    for where, _, files in os.walk(folder, followlinks=True):
+        for file in sorted(files):
+            if not file.endswith(FFI_EXTENSIONS):
+                continue
+            try:
+                name = parse_ffi_name(file)
+            except ValueError:
+                continue  # a folder of FFIs holds other FITS files as well
+            if name.sector == sector:
+                found.setdefault(CCD(*name[1:4]), {}).setdefault(name.stem, Path(where, file).absolute())
+            else:
+                others.add(name.sector)
+    if not found:
+        held = f"FFIs of sector {', '.join(map(str, sorted(others)))}" if others else "no FFI"
+        raise ValueError(
+            f"--ffi-dir {folder}: no calibrated FFI of sector {sector} in it or below it ({held} found); FFIs keep the "
+            "names that the archive gave them, tess…_ffic.fits or hlsp_tica_…fits"
+        )
+    return {ccd: tuple(found[ccd][stem] for stem in sorted(found[ccd])) for ccd in sorted(found)}
+
+
+def stem_of(path):
+    """Return the name of an FFI without folder and extension, empty for an empty path."""
+    return parse_ffi_name(path).stem if path else ""
+
+
+def path_of(stem, files):
+    """Return the path of an FFI by its stem.
+
+    Raises
+    ------
+    ValueError
+        If it is not among the files.
+    """
+    for path in files:
+        if parse_ffi_name(path).stem == stem:
+            return path
+    raise ValueError(
+        f"{stem}, the reference FFI of its CCD, is not in --ffi-dir any more; put it back, or choose another one with "
+        "the task ReferenceFFI --overwrite (products of the old one then need --overwrite too)"
+    )

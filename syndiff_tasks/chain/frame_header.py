@@ -1,0 +1,78 @@
+"""What the header of an FFI holds: time, quality and pointing."""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from astropy.time import Time
+
+from syndiff_tasks.geometry.ffi import check_detector, parse_ffi_name, science_region
+from syndiff_tasks.geometry.region import SCIENCE, Region
+from syndiff_tasks.geometry.tansip import TanSip, sky_to_pixel, tansip_from_header
+from syndiff_tasks.io import fits_in
+
+
+class Frame(NamedTuple):
+    """What the header of one FFI says of its time, quality and pointing; `why` it has no WCS, or empty."""
+
+    path: Path
+    mjd: float
+    quality: int
+    science: Region
+    tansip: TanSip | None
+    why: str
+
+
+def read_frame(path):
+    """Read the pointing of an FFI off its header.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    frame : Frame
+        `quality` is DQUALITY, 0 where there is none, as in TICA's.
+    """
+    mjd, quality, science = math.nan, 0, SCIENCE
+    try:
+        header = fits_in.read_ffi_header(path)
+        mjd, quality = start(header), int(header.get("DQUALITY", 0) or 0)
+        check_detector(parse_ffi_name(path), header)
+        science = science_region(header, (header["NAXIS2"], header["NAXIS1"]))
+        return Frame(path, mjd, quality, science, tansip_from_header(header), "")
+    except ValueError as error:
+        return Frame(path, mjd, quality, science, None, str(error))
+
+
+def start(header):
+    """Return the start of an exposure as its header has it, MJD [d] in UTC, NaN where it has none."""
+    for keyword in ("MJD-OBS", "MJD-BEG"):
+        if keyword in header:
+            return float(header[keyword])
+    if "DATE-OBS" in header:
+        return float(Time(str(header["DATE-OBS"]).removesuffix("Z"), format="isot", scale="utc").mjd)
+    # TICA's; TESS Julian Date 0 is JD 2457000.
+    return float(header["STARTTJD"]) + 56999.5 if "STARTTJD" in header else math.nan
+
+
+def by_time(frames):
+    """Return the frames in the order of time; those that do not say when come last, by name."""
+    return sorted(frames, key=lambda frame: (math.isnan(frame.mjd), frame.mjd, frame.path.name))
+
+
+def sees(path, target):
+    """Tell whether a sky position (RA, Dec) [deg] lies on the science pixels of an FFI.
+
+    Raises
+    ------
+    ValueError
+        If the FFI has no usable WCS.
+    """
+    frame = read_frame(path)
+    if frame.tansip is None:
+        raise ValueError(frame.why)
+    x, y = (float(value) for value in sky_to_pixel(frame.tansip, *target))
+    science = frame.science
+    return science.x0 - 0.5 <= x < science.x1 - 0.5 and science.y0 - 0.5 <= y < science.y1 - 0.5

@@ -1,0 +1,167 @@
+"""The file of a template: planes, header cards, and tables of its skycells and repaired stars."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from syndiff_tasks import __version__
+from syndiff_tasks.geometry import footprint as footprints
+from syndiff_tasks.geometry.ffi import parse_ffi_name
+from syndiff_tasks.geometry.tansip import shifted, tansip_keywords
+from syndiff_tasks.io import products
+from syndiff_tasks.pixels import mask, photometry, template
+
+from . import stack_files, star_catalog
+
+
+def write_template(path, sampled, frame, plan, offset, described, groups):
+    """Write a template file.
+
+    Parameters
+    ----------
+    path : str
+        Where to.
+    sampled : template.Sampled
+        Counts/s, as `integrate` gives them.
+    frame : Frame
+    plan : Plan
+    offset : (float, float)
+        [TESS px]
+    described : Described
+        The settings that a template's file tells.
+    groups : dict of str to targets.WholeTarget
+        The blurred skycells, whose manifests tell what they are made of.
+    """
+    factor = 10 ** (-0.4 * (photometry.PS1_ZERO_POINT - photometry.UNITS[described.units].zero_point))
+    judged = template.apply_quality_flags(sampled, frame.science, frame.seam, described.min_coverage)
+    fine = tuple(described.oversampling * value for value in offset)
+    planes = {
+        "FLUX_SUM": judged.flux * np.float32(factor),
+        "VARIANCE": judged.variance * np.float32(factor**2),
+        "COVERAGE": judged.coverage,
+        "COUNT": judged.count,
+        "MASK": judged.masked,
+        "DQ": judged.dq,
+    }
+    tables = {
+        "SKYCELLS": skycells_table(plan, groups, described.settings["weights"]),
+        "STARS": stars_table(plan, groups),
+    }
+    wcs_cards = tansip_keywords(shifted(frame.tansip, *fine))
+    unit, zero_point = photometry.UNITS[described.units]
+    covered = float(np.isfinite(judged.flux[frame.science]).mean())
+    products.write_template(
+        path,
+        _provenance(plan, offset, described) | {"COVERED": (covered, "fraction of science pixels with a flux")},
+        planes,
+        wcs_cards,
+        tables,
+        unit=unit,
+        zero_point=zero_point,
+        dq_bits={bit.name: (bit.value, mask.DQ_MEANING[bit]) for bit in mask.DQ},
+    )
+
+
+class Described(NamedTuple):
+    """The settings that a template's file tells, beside those of its recipe and blur."""
+
+    units: str
+    oversampling: int
+    min_coverage: float
+    settings: dict
+    reference: str
+
+
+def chosen(described):
+    """Return the settings that shape a template beside those of its blurred skycells, for manifests."""
+    return {name: getattr(described, name) for name in ("units", "oversampling", "min_coverage")}
+
+
+def _provenance(plan, offset, described):
+    made_of = described.settings
+    weights = made_of["weights"]
+    return {
+        "ORIGIN": ("syndiff_tasks", "deep PS1 sky in the TESS band"),
+        "SYNDIFF": (True, "a template, not an observation"),
+        "VERSION": (__version__, "of syndiff_tasks"),
+        "TELESCOP": ("TESS", "whose pixels these are"),
+        "SURVEY": ("PS1 3pi, rings.v3 stacks", "whose sky this is"),
+        "FFI": (plan.ccd.stem, "whose pixels these are"),
+        "REFFFI": (parse_ffi_name(described.reference or plan.path).stem, "whose skycells were shared"),
+        "SECTOR": (plan.ccd.sector, "TESS sector, from the file name"),
+        "CAMERA": (plan.ccd.camera, "TESS camera"),
+        "CCD": (plan.ccd.ccd, "TESS CCD"),
+        "MJD-OBS": (plan.mjd, "[d] start of the FFI (UTC)"),
+        **_target_cards(plan.target),
+        "DX_SHIFT": (offset[0], "[TESS px] stars are moved to larger x by this"),
+        "DY_SHIFT": (offset[1], "[TESS px] stars are moved to larger y by this"),
+        "ROI": (",".join(map(str, plan.region)), "x0,y0,x1,y1 of the FFI, half-open, from 0"),
+        "OVERSAMP": (described.oversampling, "template pixels along one TESS pixel"),
+        "NSKYCELL": (len(plan.skycells), "PS1 skycells that own pixels here"),
+        "SKYCAT": (plan.catalogue, "rings.v3, or digest of a catalogue"),
+        "PSF": (made_of["psf"], "gauss, prf or none"),
+        "PSFSIGMA": (made_of.get("psf_sigma", ""), "[PS1 px] sigma of the Gaussian"),
+        "PRFFILES": (made_of.get("prf_files", ""), "digest of the PRF files"),
+        **{f"WEIGHT_{band.upper()}": (value, f"weight of PS1 {band}") for band, value in weights.items()},
+        "BACKGRND": (made_of["background"], "what was done with the sky"),
+        "BINNING": (made_of["bin"], "[PS1 px] side of a block"),
+        "IGNBITS": (",".join(map(str, made_of["ignore_mask_bits"])), "PS1 mask bits that are flagged"),
+        "IGNPIX": (made_of["ignored_pixels"], "what happened to pixels with such bits"),
+        "MINCOV": (described.min_coverage, "below this coverage FLUX_SUM is NaN"),
+    }
+
+
+def _target_cards(target):
+    """Return the header cards of the target around which a region was chosen, none for a region or a whole FFI."""
+    if target is None:
+        return {}
+    return {
+        "RA_TARG": (target[0], "[deg] target at the center of the region"),
+        "DEC_TARG": (target[1], "[deg] target at the center of the region"),
+    }
+
+
+def skycells_table(plan, groups, bands_wanted):
+    """Return the SKYCELLS table of a template: what each skycell is made of, and what it gave."""
+    given = np.bincount(plan.footprint.owner[plan.footprint.owner >= 0], minlength=len(plan.skycells))
+    return pd.DataFrame(
+        [
+            _skycell_row(skycell, groups[skycell.name].manifest()["notes"], bands_wanted) | {"PIXELS": int(pixels)}
+            for skycell, pixels in zip(plan.skycells, given, strict=True)
+        ]
+    )
+
+
+def _skycell_row(skycell, notes, bands_wanted):
+    files, numbers = notes["files"], notes["keywords"]
+    have = [band for band in bands_wanted if all(f"{band}_{kind}" in files for kind in stack_files.KINDS)]
+    row = {"NAME": skycell.name, "PROJECTION": skycell.projection, "BANDS": "".join(have)}
+    ra, dec = footprints.corners(skycell)
+    for place, one_ra, one_dec in zip(("CENTRE", "CORNER1", "CORNER2", "CORNER3", "CORNER4"), ra, dec, strict=True):
+        row |= {f"RA_{place}": float(one_ra), f"DEC_{place}": float(one_dec)}
+    for band in bands_wanted:
+        of_band = numbers.get(f"{band}_image", {})
+        row |= {f"EXPTIME_{band}": float(of_band.get("EXPTIME", math.nan))}
+        row |= {f"ZEROPT_{band}": float(of_band.get("FPA.ZP", photometry.PS1_ZERO_POINT)) if of_band else math.nan}
+        row |= {
+            f"SHA256_{band}_{kind}": files.get(f"{band}_{kind}", {}).get("sha256", "") for kind in stack_files.KINDS
+        }
+    return row
+
+
+def seconds_of(groups):
+    """Return how long the steps of a template's skycells took in all [s], by step."""
+    spent = {}
+    for group in groups.values():
+        for step, seconds in group.manifest()["notes"].get("seconds", {}).items():
+            spent[f"{step}, all skycells"] = spent.get(f"{step}, all skycells", 0.0) + seconds
+    return spent
+
+
+def stars_table(plan, groups):
+    """Return the STARS table of a template: what was repaired or removed on it."""
+    return star_catalog.on_template(
+        plan, [row for group in groups.values() for row in group.manifest()["notes"]["stars"]]
+    )

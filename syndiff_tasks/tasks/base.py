@@ -1,0 +1,108 @@
+"""What all tasks have in common: progress, failures, and the FFI or CCD that they work on."""
+
+from pathlib import Path
+from urllib.parse import quote
+
+import luigi
+
+from syndiff_tasks import failures, paths, process
+from syndiff_tasks.chain import ffi_folder, progress
+from syndiff_tasks.chain.plan import plan_ffi
+from syndiff_tasks.config import SkyTarget, Whole, syndiff
+from syndiff_tasks.manifest import manifest_path
+
+BITS = "PS1 mask bits to flag, e.g. 12, or a comma alone for none"
+
+TARGET = "instead of --roi: center of the region, 'RA Dec' in degrees or sexagesimal, a name, or 'TIC 261136679'"
+
+OVERWRITE = {
+    "default": False,
+    "significant": False,
+    "description": "make this product again, and what follows from it; of a download, fetch it again",
+}
+
+
+class _Reporting(luigi.Task):
+    """A task that tells how far it is, in the terminal and in the web view, and what went wrong last of all."""
+
+    def complete(self):
+        """Tell whether the product is there."""
+        # Luigi has events with the error for `requires` and `run`, but none for this.
+        with failures.recording(self.task_family):
+            process.begin_run()
+            return self.is_complete()
+
+    def is_complete(self):
+        """Tell whether the product is there; the part of `complete` that tasks may have their own of."""
+        return super().complete()
+
+    def progress(self, total, unit):
+        """Return a `progress.Progress` of `total` steps that also moves the bar of luigid's web view."""
+        return progress.Progress(
+            total, unit, str(self), self.set_progress_percentage or _nowhere, self.set_status_message or _nowhere
+        )
+
+    def link_to(self, page):
+        """Link a page of a product to the task in luigid's web view; `scripts/luigid` serves the data root there."""
+        place = Path(page).absolute().relative_to(Path(syndiff().data_root).absolute())
+        link = f"/products/{quote(place.as_posix())}"
+        (self.set_tracking_url or _nowhere)(link)
+        # luigid shows the link as an eye that it calls "Track Progress": the message beside it names the page.
+        (self.set_status_message or _nowhere)(f"The eye button opens the page of this product: {link}")
+
+
+@_Reporting.event_handler(luigi.Event.BROKEN_TASK)
+def _record_planning_failure(task, error):
+    """Record why a task could not be planned."""
+    failures.record(task.task_family, "", error)
+
+
+@_Reporting.event_handler(luigi.Event.FAILURE)
+@_Reporting.event_handler(luigi.Event.PROCESS_FAILURE)
+@_Reporting.event_handler(luigi.Event.TIMEOUT)
+def _record_failure(task, error):
+    """Record the failure with the first product that is still missing, by which `syndiff_tasks status` counts it."""
+    products = [product.path for product in luigi.task.flatten(task.output())]
+    missing = [path for path in products if not manifest_path(path).exists()]
+    failures.record(task.task_family, (missing or products)[0], error)
+
+
+def _nowhere(value):
+    """Take a report where no scheduler listens, as in a task that is run by hand."""
+
+
+class _OnFFI(_Reporting):
+    """What the tasks of one FFI have in common: the FFI, and which part of it."""
+
+    ffi = luigi.Parameter(description="the FFI: tess…_ffic.fits (SPOC) or hlsp_tica_…fits, also .gz or .fz")
+    roi = luigi.Parameter(default="", description="region x0,y0,x1,y1 in FFI pixels, half-open, the first pixel is 0,0")
+    target = SkyTarget(default="", description=TARGET)
+    size = Whole("size", 1, 2048, default=64, description="with --target: width and height of the region [TESS px]")
+    skycell_catalog = luigi.Parameter(default="", description="CSV of skycells that replaces the PS1 ring table")
+
+    def plan(self):
+        """Return the `Plan` of the FFI: its geometry and the skycells under it."""
+        return plan_ffi(self.ffi, self.roi, self.target, self.size, self.skycell_catalog)
+
+    def part(self):
+        """Return the parameters that name the same part of the same FFI to another task."""
+        names = ("ffi", "roi", "target", "size", "skycell_catalog")
+        return {name: getattr(self, name) for name in names}
+
+
+class _OfCCD(_Reporting):
+    """What the tasks of one CCD of a sector have in common: which, and where its FFIs are."""
+
+    sector = Whole("sector", 1, 9999, description="TESS sector")
+    camera = Whole("camera", 1, 4, description="TESS camera, 1 to 4")
+    ccd = Whole("ccd", 1, 4, description="TESS CCD, 1 to 4")
+    ffi_dir = luigi.Parameter(description="folder of FFIs, searched with the folders below it")
+    overwrite = luigi.BoolParameter(**OVERWRITE)
+
+    def which(self):
+        """Return the CCD."""
+        return paths.CCD(self.sector, self.camera, self.ccd)
+
+    def ffis(self):
+        """Return the paths of the FFIs of the CCD."""
+        return ffi_folder.find(self.ffi_dir, self.sector).get(self.which(), ())

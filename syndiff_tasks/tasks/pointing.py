@@ -1,0 +1,92 @@
+"""The tasks of one CCD: its reference FFI, and the drift of the others."""
+
+import json
+from pathlib import Path
+
+import luigi
+
+from syndiff_tasks import paths
+from syndiff_tasks.chain import drift as drifts
+from syndiff_tasks.chain import ffi_folder, frame_header, pointing
+from syndiff_tasks.chain.plan import roi_label
+from syndiff_tasks.config import syndiff
+from syndiff_tasks.manifest import read_manifest
+from syndiff_tasks.targets import WholeTarget
+
+from .base import _OfCCD
+
+
+class ReferenceFFI(_OfCCD):
+    """The FFI of a CCD on whose pixels its templates are made: chosen once, and kept."""
+
+    def output(self):
+        """Return the choice; that there is nothing to choose holds for the FFIs of today only."""
+        made = read_manifest(paths.reference_ffi(syndiff().data_root, self.which()))
+        return self._target(made is not None and bool(made["notes"]["ffi"]))
+
+    def _target(self, chosen):
+        path = paths.reference_ffi(syndiff().data_root, self.which())
+        inputs = {} if chosen else {"ffis": ffi_folder.files_there(self.ffis())}
+        return WholeTarget(path, self.which()._asdict(), inputs, self.overwrite, self.task_family)
+
+    def run(self):
+        """Read the headers, choose, and record the choice; an FFI of which there are products is preferred."""
+        frames = [frame_header.read_frame(path) for path in self.ffis()]
+        regions = paths.mapped_regions(syndiff().data_root, self.which())
+        choice = pointing.choose(frames, [_laid_out_by(self.which(), region) for region in regions])
+        with self._target(bool(choice.ffi)).writing() as draft:
+            Path(draft.path).write_text(json.dumps(choice._asdict(), indent=1), encoding="utf-8")
+            draft.notes.update(choice._asdict())
+
+
+def _laid_out_by(ccd, region):
+    """Return the stem of the FFI by which the skycells of a CCD's region were mapped or blurred, empty for none."""
+    root = syndiff().data_root
+    for path in (paths.skycells_list(root, ccd, region), paths.cell_metadata(root, ccd, region)):
+        if made := read_manifest(path):
+            return made["settings"]["ffi"]
+    return ""
+
+
+class DriftOffsets(_OfCCD):
+    """By how much each FFI of a CCD is offset from the reference: a table and a plot."""
+
+    reference_ffi = luigi.Parameter(
+        default="", description="FFI that has offset 0 (default: the one ReferenceFFI chose)"
+    )
+    roi = luigi.Parameter(default="", description="region x0,y0,x1,y1 at whose centre and corners offsets are told")
+
+    def requires(self):
+        """Return the choice of the reference, where it is not given."""
+        chosen = {name: getattr(self, name) for name in ("sector", "camera", "ccd", "ffi_dir")}
+        return {} if self.reference_ffi else {"choice": ReferenceFFI(**chosen)}
+
+    def output(self):
+        """Return the table and the plot."""
+        stem = ffi_folder.stem_of(self.reference_ffi)
+        path = paths.drift_offsets(syndiff().data_root, self.which(), roi_label(self.roi), stem)
+        made_of = {name: task.output() for name, task in self.requires().items()}
+        made_of |= {"ffis": ffi_folder.files_there(self.ffis())}
+        made_by = (self.overwrite, self.task_family)
+        table = WholeTarget(path, {"reference": stem, "region": self.roi}, made_of, *made_by)
+        return {"table": table, "plot": WholeTarget(paths.drift_plot(path), {}, {"table": table}, *made_by)}
+
+    def run(self):
+        """Read the headers, compare, write and draw."""
+        files = self.ffis()
+        reference = self.reference_ffi or pointing.chosen(self.input()["choice"].path, files)
+        frames, progress = [], self.progress(len(files), "FFI")
+        for path in files:
+            frames.append(frame_header.read_frame(path))
+            progress.step(path.name)
+        table = drifts.drift(frames, frame_header.read_frame(Path(reference)), self.roi)
+        with self.output()["table"].writing() as draft:
+            table.to_csv(draft.path, index=False)
+        from syndiff_tasks.report import (  # matplotlib takes half a second, which only drawing is worth
+            drift_plot,
+            figure,
+        )
+
+        with self.output()["plot"].writing() as draft:
+            title = f"Sector {self.sector}, camera {self.camera}, CCD {self.ccd}"
+            figure.save(drift_plot.draw(table, drifts.usable(table), title), draft.path)

@@ -1,0 +1,173 @@
+"""The tasks of a whole sector, and of every FFI of a CCD."""
+
+import luigi
+
+from syndiff_tasks import manifest, paths
+from syndiff_tasks.chain import drift as drifts
+from syndiff_tasks.chain import ffi_folder, frame_header, pointing, sector_report
+from syndiff_tasks.chain.plan import NoCoverage, may_share, position, roi_label, roi_of
+from syndiff_tasks.config import Auto, BitsOfSetting, Detectors, NumberOfSetting, Offsets, SkyTarget, Whole, syndiff
+from syndiff_tasks.targets import SettingsDiffer, WholeTarget
+
+from .base import BITS, TARGET, _nowhere, _OfCCD, _Reporting
+from .pointing import DriftOffsets, ReferenceFFI, _laid_out_by
+from .template import Downsample
+
+
+class _Wanted(_Reporting):
+    """Which part of each CCD is wanted, and how."""
+
+    roi = luigi.Parameter(default="", description="region x0,y0,x1,y1 of each CCD in FFI pixels, half-open")
+    target = SkyTarget(default="", description=TARGET)
+    size = Whole("size", 1, 2048, default=64, description="with --target: width and height of the region [TESS px]")
+    skycell_catalog = luigi.Parameter(default="", description="CSV of skycells that replaces the PS1 ring table")
+    psf_sigma = NumberOfSetting("psf_sigma", 0.0, 400.0, description="sigma of the Gaussian PSF [PS1 px]")
+    ignore_mask_bits = BitsOfSetting(description=BITS)
+
+    def wanted(self):
+        """Return the parameters that name the same to Downsample."""
+        names = ("roi", "target", "size", "skycell_catalog", "psf_sigma", "ignore_mask_bits")
+        return {name: getattr(self, name) for name in names}
+
+    def to_share(self, plan, files):
+        """Return the path of another FFI of the CCD whose skycells of a plan's region are there, empty for none.
+
+        Without it, what somebody made of another FFI before this one was chosen would stop the run.
+        """
+        stem = _laid_out_by(plan.ccd, plan.label)
+        others = [str(path) for path in files if ffi_folder.stem_of(path) == stem != plan.ccd.stem]
+        return next((path for path in others if may_share(plan, path, self.skycell_catalog)), "")
+
+    def asked(self):
+        """Return the `manifest.Circumstances` of what is asked for: a report is remade when that has changed."""
+        own = self.to_str_params(only_significant=True)
+        return manifest.Circumstances(tuple(sorted((name, own[name]) for name in own if name != "ffi_dir")))
+
+
+class Sector(_Wanted):
+    """Templates of every CCD of a sector, a few CCDs at a time, and a report on them."""
+
+    sector = Whole("sector", 1, 9999, description="TESS sector")
+    ffi_dir = luigi.Parameter(description="folder of the sector's FFIs, searched with the folders below it")
+    cameras = Detectors(default=(1, 2, 3, 4), description="cameras, e.g. 1,3 (default: all)")
+    ccds = Detectors(default=(1, 2, 3, 4), description="CCDs of each camera, e.g. 2 (default: all)")
+    multi_offset_array = Offsets(
+        default=((0.0, 0.0),), description="dx,dy pairs [TESS px], a template each, or auto:0.01 (default 0,0)"
+    )
+
+    def found(self):
+        """Return the paths of the FFIs of each CCD that is asked for; none where the folder has none."""
+        there = ffi_folder.find(self.ffi_dir, self.sector)
+        asked = [paths.CCD(self.sector, camera, ccd) for camera in self.cameras for ccd in self.ccds]
+        return {ccd: there.get(ccd, ()) for ccd in asked}
+
+    def requires(self):
+        """Return the choice of each CCD's reference FFI."""
+        return {
+            ccd: ReferenceFFI(**ccd._asdict(), ffi_dir=self.ffi_dir) for ccd, files in self.found().items() if files
+        }
+
+    def plans(self):
+        """Return for each CCD its `sector_report.Planned`; the choices of the references must have been made."""
+        chosen = {ccd: task.output().path for ccd, task in self.requires().items()}
+        return {ccd: self._planned(files, chosen.get(ccd)) for ccd, files in self.found().items()}
+
+    def _planned(self, files, choice):
+        if not files:
+            return sector_report.Planned("no FFI", 0, "", None, "the folder has no FFI of this CCD")
+        ffi, why = pointing.read_choice(choice)
+        if not ffi:
+            return sector_report.Planned("no good FFI", len(files), "", None, why)
+        path = ffi_folder.path_of(ffi, files)
+        if self.target and not frame_header.sees(path, position(self.target)):
+            return sector_report.Planned("target elsewhere", len(files), ffi, None, "the target is not on this CCD")
+        folder = {"ffi_dir": self.ffi_dir} if isinstance(self.multi_offset_array, Auto) else {}
+        task = Downsample(ffi=str(path), multi_offset_array=self.multi_offset_array, **folder, **self.wanted())
+        try:
+            shared = self.to_share(task.plan(), files)
+        except NoCoverage as error:
+            return sector_report.Planned("no PS1 coverage", len(files), ffi, None, str(error))
+        return sector_report.Planned("made", len(files), ffi, task.clone(reference_ffi=shared), why)
+
+    def output(self):
+        """Return the report and the page."""
+        path = paths.sector_report(syndiff().data_root, self.sector, self._label())
+        choices = {str(ccd): task.output() for ccd, task in self.requires().items()}
+        report = WholeTarget(path, {"sector": self.sector}, choices | {"asked": self.asked()})
+        # Drawn later, the templates have pages to be linked.
+        drawn = manifest.Circumstances((("pictures", str(syndiff().pictures)),))
+        return {"report": report, "page": WholeTarget(paths.sector_page(path), {}, {"report": report, "drawn": drawn})}
+
+    def _label(self):
+        own = self.to_str_params()
+        partly = [name for name in ("cameras", "ccds") if own[name] != "1,2,3,4"]
+        partly += ["roi"] if self.roi else ["target", "size"] if self.target else []
+        return "_".join(f"{name}_{own[name]}".replace(" ", "_").replace(",", "_") for name in partly)
+
+    def is_complete(self):
+        """Tell whether the report, the page and every template are there."""
+        return not self.left() and super().is_complete()
+
+    def left(self):
+        """Return the CCDs whose reference is not chosen yet, else those of which templates are missing."""
+        unchosen = [ccd for ccd, task in self.requires().items() if not task.complete()]
+        return unchosen or [ccd for ccd, planned in self.plans().items() if planned.task and not _is_made(planned.task)]
+
+    def run(self):
+        """Have the templates made, some CCDs at a time, and sum up."""
+        planned = self.plans()
+        tasks = [one.task for one in planned.values() if one.task]
+        # Luigi runs this from the top whenever a lot is done; a lot that is there already costs a look.
+        for start in range(0, len(tasks), syndiff().ccds_at_once):
+            (self.set_status_message or _nowhere)(f"{start} of {len(tasks)} CCDs are done")
+            yield tasks[start : start + syndiff().ccds_at_once]
+        report, page = self.output()["report"], self.output()["page"]
+        with report.writing() as draft:
+            sector_report.report(planned).to_csv(draft.path, index=False)
+        with page.writing() as draft:
+            sector_report.write_page(draft.path, self.sector, planned)
+        self.link_to(page.path)
+
+
+def _is_made(task):
+    """Tell whether a task is complete; with products of other settings it is not, and says so when it is run."""
+    try:
+        return task.is_complete()
+    except SettingsDiffer:
+        return False
+
+
+class EveryFFI(_OfCCD, _Wanted):
+    """A template for every FFI of a CCD through its own WCS, all sampled from one set of blurred skycells."""
+
+    def requires(self):
+        """Return the pointing of all FFIs, and the choice of the one whose skycells are shared."""
+        ccd = {name: getattr(self, name) for name in ("sector", "camera", "ccd", "ffi_dir")}
+        return {"choice": ReferenceFFI(**ccd), "drift": DriftOffsets(**ccd)}
+
+    def output(self):
+        """Return the report: each FFI, with its template or the reason why it has none."""
+        path = paths.every_ffi(syndiff().data_root, self.which(), roi_label(self.roi))
+        made_of = {"drift": self.requires()["drift"].output()["table"], "asked": self.asked()}
+        return WholeTarget(path, self.which()._asdict(), made_of, self.overwrite, self.task_family)
+
+    def run(self):
+        """Have the reference's template made, then all others, and sum up."""
+        files, table = self.ffis(), drifts.read_drift(self.input()["drift"]["table"].path)
+        reference = pointing.chosen(self.input()["choice"].path, files)
+        first = Downsample(ffi=reference, **self.wanted())
+        other = self.to_share(first.plan(), files)
+        first = first.clone(reference_ffi=other)
+        yield first
+        part, shared = self.wanted() | {"roi": roi_of(first.plan()), "target": ""}, other or reference
+        pointed = [str(ffi_folder.path_of(stem, files)) for stem in table["ffi"][drifts.usable(table)]]
+        tasks = {
+            path: Downsample(ffi=path, reference_ffi="" if path == shared else shared, **part)
+            for path in pointed
+            if path != reference
+        }
+        yield list(tasks.values())
+        made = {path: next(iter(task.output().values()))[0].path for path, task in (tasks | {reference: first}).items()}
+        table["template"] = [made.get(str(ffi_folder.path_of(stem, files)), "") for stem in table["ffi"]]
+        with self.output().writing() as draft:
+            table[["ffi", "mjd", "template", "flags", "why"]].to_csv(draft.path, index=False)

@@ -1,0 +1,240 @@
+"""The tasks of one FFI: map, convolved skycells, templates."""
+
+import time
+from pathlib import Path
+
+import luigi
+
+from syndiff_tasks import paths
+from syndiff_tasks.chain import combine, convolve, downsample, stack_files, template_file, template_page
+from syndiff_tasks.chain import drift as drifts
+from syndiff_tasks.chain.plan import reference_of, roi_of, write_map
+from syndiff_tasks.config import Auto, BitsOfSetting, NumberOfSetting, Offsets, downloads_at_once, syndiff
+from syndiff_tasks.targets import WholeTarget
+
+from .base import BITS, OVERWRITE, _OnFFI
+from .pointing import DriftOffsets
+from .skycell import CombineBands, _combined
+
+
+class MapFFI(_OnFFI):
+    """Which PS1 skycells lie under an FFI, and which of them owns each TESS pixel."""
+
+    overwrite = luigi.BoolParameter(**OVERWRITE)
+
+    def output(self):
+        """Return the table of skycells, the master map, and with `pixel_maps` a map a skycell."""
+        plan, root = self.plan(), syndiff().data_root
+        made = {"list": paths.skycells_list(root, plan.ccd, plan.label)}
+        made["pixels"] = paths.master_map(root, plan.ccd, plan.label)
+        if syndiff().pixel_maps:
+            for skycell in plan.skycells:
+                made[skycell.name] = paths.pixel_map(root, plan.ccd, plan.label, skycell.name)
+        made_by = (self.overwrite, self.task_family)
+        return {name: WholeTarget(path, plan.settings(), None, *made_by) for name, path in made.items()}
+
+    def run(self):
+        """Write each map that is not there yet."""
+        plan, missing = self.plan(), {name: one for name, one in self.output().items() if not one.exists()}
+        progress = self.progress(len(missing), "map")
+        for name, target in missing.items():
+            with target.writing() as draft:
+                write_map(plan, name, draft.path)
+            progress.step(f"{name} written")
+
+
+class _Blurring(_OnFFI):
+    """What decides about the blurred skycells of an FFI."""
+
+    psf_sigma = NumberOfSetting("psf_sigma", 0.0, 400.0, description="sigma of the Gaussian PSF [PS1 px]")
+    ignore_mask_bits = BitsOfSetting(description=BITS)
+    reference_ffi = luigi.Parameter(default="", description="FFI of the same CCD whose blurred skycells are shared")
+
+    def blur(self):
+        """Return the `convolve.Blur` that is asked for."""
+        return convolve.blur(syndiff(), self.psf_sigma, self.plan().ccd)
+
+    def recipe(self):
+        """Return the `combine.Recipe` of the combined skycells."""
+        return combine.recipe(syndiff(), self.ignore_mask_bits)
+
+    def reference(self):
+        """Return the `Plan` of the FFI whose blurred skycells are shared, which is the FFI's own as a rule."""
+        return reference_of(self.plan(), self.reference_ffi, self.skycell_catalog)
+
+    def shaped_by(self):
+        """Return the settings that shape a blurred skycell."""
+        return self.recipe().settings() | self.blur().settings(self.reference())
+
+
+class Convolve(_Blurring):
+    """The skycells under an FFI, blurred to the point spread function of the template."""
+
+    overwrite = luigi.BoolParameter(**OVERWRITE)
+
+    def requires(self):
+        """Return the combined skycells, those of the frame's neighbours too where the blur is wide.
+
+        A further FFI needs only what its reference did not: to ask for all would cost more than to sample them.
+        """
+        plan, blur = self.plan(), self.blur()
+        if not self.reference_ffi:
+            stack_files.demand_space(syndiff(), self.recipe(), blur.skycells(plan), downloads_at_once())
+            return {name: self._combining(name) for name in blur.skycells(plan)}
+        groups = self.groups()
+        added = (skycell for skycell in plan.skycells if not groups[skycell.name].exists())
+        return {name: self._combining(name) for skycell in added for name in blur.made_of(plan, skycell)}
+
+    def _combining(self, name):
+        shared = {"ignore_mask_bits": self.ignore_mask_bits, "skycell_catalog": self.skycell_catalog}
+        return CombineBands(skycell=name, **shared)
+
+    def groups(self):
+        """Return the target of each blurred skycell, by name."""
+        plan, blur, shaped_by, root = self.plan(), self.blur(), self.shaped_by(), syndiff().data_root
+        # What holds for one skycell holds for all: asking a thousand tasks for their output would take 20 s.
+        recipe, again = self.recipe(), self._combining(plan.skycells[0].name).again()
+        combined = {name: _combined(root, name, recipe, again) for name in blur.skycells(plan)}
+        return {
+            skycell.name: WholeTarget(
+                paths.convolved(root, plan.ccd, skycell.name),
+                shaped_by | {"skycell": skycell.name},
+                {name: combined[name] for name in blur.made_of(plan, skycell)},
+                self.overwrite,
+                self.task_family,
+            )
+            for skycell in plan.skycells
+        }
+
+    def output(self):
+        """Return the summary of the blurred skycells."""
+        plan = self.plan()
+        path = paths.cell_metadata(syndiff().data_root, plan.ccd, plan.label, not self.reference_ffi)
+        settings = plan.settings() | self.shaped_by()
+        return WholeTarget(path, settings, self.groups(), self.overwrite, self.task_family)
+
+    def is_complete(self):
+        """Tell whether the summary and every blurred skycell are there."""
+        summary = self.output()
+        return summary.exists() and all(group.exists() for group in summary.inputs.values())
+
+    def run(self):
+        """Blur each skycell that is not there yet, and sum up."""
+        plan, combined, groups, blur = self.plan(), self.input(), self.groups(), self.blur()
+        progress = self.progress(len(groups), "skycell")
+        for skycell in plan.skycells:
+            if not groups[skycell.name].exists():
+                with groups[skycell.name].writing() as draft:
+                    blurred = convolve.convolve(self.reference(), skycell, combined, blur, self.ignore_mask_bits)
+                    convolve.write_blurred(draft.path, blurred)
+                    draft.notes.update(combined[skycell.name].manifest()["notes"])
+                    draft.took("blur")
+            progress.step(skycell.name)
+        with self.output().writing() as draft:
+            convolve.summarise(plan, groups, draft.path)
+
+
+class Downsample(_Blurring):
+    """Templates of an FFI: the blurred skycells integrated over its pixels, one template an offset."""
+
+    multi_offset_array = Offsets(
+        default=((0.0, 0.0),),
+        description="dx,dy pairs [TESS px], a template each: 0,0,0.5,0; dx > 0 moves stars to larger x (default 0,0); "
+        "or auto:0.01 for the offsets of the FFIs in --ffi-dir, to within 0.01 px",
+    )
+    ffi_dir = luigi.Parameter(default="", description="for offsets auto: folder of the FFIs of this sector and CCD")
+    overwrite = luigi.BoolParameter(**OVERWRITE)
+
+    def convolve(self):
+        """Return the task that blurs the skycells of this FFI."""
+        shared = ("psf_sigma", "ignore_mask_bits", "reference_ffi")
+        return Convolve(**{name: getattr(self, name) for name in shared}, **self.part())
+
+    def requires(self):
+        """Return the map and the blurred skycells.
+
+        Raises
+        ------
+        ValueError
+            If an offset is too large: better before the first download than after the last.
+        """
+        if not isinstance(self.multi_offset_array, Auto):
+            downsample.check_offsets(self.plan(), self.blur(), self.multi_offset_array)
+        mapped = self.part()
+        if self.reference_ffi:
+            mapped |= {"ffi": self.reference_ffi, "roi": roi_of(self.plan()), "target": ""}
+        needed = {"map": MapFFI(**mapped), "convolved": self.convolve()}
+        return needed | ({"drift": self.drift()} if isinstance(self.multi_offset_array, Auto) else {})
+
+    def drift(self):
+        """Return the task that tells by how much the other FFIs of the CCD are offset from this one."""
+        plan = self.plan()
+        if not self.ffi_dir:
+            raise ValueError("--multi-offset-array auto: give the folder of the FFIs to be grouped with --ffi-dir")
+        ccd = {name: getattr(plan.ccd, name) for name in ("sector", "camera", "ccd")}
+        return DriftOffsets(**ccd, ffi_dir=self.ffi_dir, reference_ffi=self.ffi, roi=roi_of(plan))
+
+    def grouped(self):
+        """Return the table FFI → offset of its template, of which the drift is told."""
+        table = drifts.read_drift(self.drift().output()["table"].path)
+        return drifts.group(table, self.multi_offset_array.within, downsample.largest_offset(self.plan(), self.blur()))
+
+    def offsets(self):
+        """Return the offsets that are asked for, or that the FFIs have."""
+        return drifts.offsets(self.grouped()) if isinstance(self.multi_offset_array, Auto) else self.multi_offset_array
+
+    def is_complete(self):
+        """Tell whether every template is there; which ones there are to be may follow from the drift."""
+        return (not isinstance(self.multi_offset_array, Auto) or self.drift().complete()) and super().is_complete()
+
+    def described(self):
+        """Return the `template_file.Described` that the template files tell."""
+        settings = syndiff()
+        shown = (settings.units, settings.oversampling, settings.min_coverage)
+        return template_file.Described(*shown, self.shaped_by(), self.reference_ffi)
+
+    def output(self):
+        """Return the templates, and with offsets auto a table of which FFI has which."""
+        if not isinstance(self.multi_offset_array, Auto):
+            return self.templates()
+        plan = self.plan()
+        path = paths.ffi_templates(syndiff().data_root, plan.ccd, plan.label, self.multi_offset_array.within)
+        return self.templates() | {"ffis": WholeTarget(path, {}, {"drift": self.drift().output()["table"]})}
+
+    def templates(self):
+        """Return a template for each offset, with its picture and page."""
+        plan, described, convolved = self.plan(), self.described(), self.convolve().output()
+        settings = plan.settings() | described.settings | template_file.chosen(described)
+        made = {}
+        for offset in self.offsets():
+            path = paths.template(syndiff().data_root, plan.ccd, plan.label, offset)
+            made_by = (self.overwrite, self.task_family)
+            template = WholeTarget(path, settings | {"offset": offset}, {"convolved": convolved}, *made_by)
+            beside = (paths.picture(path), paths.page(path)) if syndiff().pictures else ()
+            made[offset] = [template, *(WholeTarget(one, {}, {"template": template}, *made_by) for one in beside)]
+        return made
+
+    def run(self):
+        """Integrate over the pixels, some offsets at a time, write, and draw."""
+        plan, made, groups = self.plan(), self.templates(), self.convolve().groups()
+        missing = [offset for offset, (template, *_) in made.items() if not template.exists()]
+        downsample.check_offsets(plan, self.blur(), missing)
+        frame = downsample.frame(plan, syndiff().oversampling)
+        batches = downsample.batches(missing, frame)
+        progress = self.progress(len(batches) * len(groups) + len(made), "step")
+        for batch in batches:
+            begun = time.monotonic()
+            templates = downsample.integrate(plan, frame, groups, batch, syndiff().oversampling, progress)
+            for offset, sampled in zip(batch, templates, strict=True):
+                with made[offset][0].writing() as draft:
+                    template_file.write_template(draft.path, sampled, frame, plan, offset, self.described(), groups)
+                    draft.notes["seconds"] = template_file.seconds_of(groups)
+                    draft._replace(begun=begun).took(f"integrate and write, {len(batch)} offsets")
+        for offset, targets in made.items():
+            template_page.draw(plan, targets)
+            progress.step(f"dx {offset[0]:+} dy {offset[1]:+} drawn")
+            self.link_to(targets[-1].path)
+        if isinstance(self.multi_offset_array, Auto):
+            names = {offset: Path(template.path).name for offset, (template, *_) in made.items()}
+            with self.output()["ffis"].writing() as draft:
+                drifts.with_templates(self.grouped(), names).to_csv(draft.path, index=False)
