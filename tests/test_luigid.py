@@ -193,14 +193,16 @@ def test_the_page_of_a_product_is_a_click_away_and_nothing_outside_of_the_produc
         assert not requests.get(f"{restarted}{outside}", timeout=60).ok
 
 
-def test_a_task_links_its_page_by_the_place_under_the_data_root(monkeypatch, tmp_path):
+def test_a_task_links_and_names_its_page_by_the_place_below_the_data_root(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    links = []
+    links, messages = [], []
     task = MapFFI(ffi="tess.fits")
     task.set_tracking_url = links.append
+    task.set_status_message = messages.append
     task.link_to("data/sector_0020/dx+0.0.html")
     task.link_to(tmp_path / "data" / "page.html")
     assert links == ["/products/sector_0020/dx%2B0.0.html", "/products/page.html"]
+    assert messages[-1] == "The eye button opens the page of this product: /products/page.html"
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "", "::"])

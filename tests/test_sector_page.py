@@ -84,9 +84,9 @@ def test_a_template_without_data_has_a_blank_thumbnail(tmp_path):
     assert np.ptp(matplotlib.image.imread(io.BytesIO(thumbnail(tmp_path / "template.fits")), format="png")) == 0
 
 
-def test_the_page_of_a_sector_does_without_matplotlib():
+def test_tasks_and_the_page_of_a_sector_import_no_matplotlib():
     program = (
-        "import sys, syndiff_tasks.report.sector_page, syndiff_tasks.report.thumbnail\n"
+        "import sys, syndiff_tasks.tasks, syndiff_tasks.report.sector_page, syndiff_tasks.report.thumbnail\n"
         "sys.exit('matplotlib' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
