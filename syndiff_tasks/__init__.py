@@ -17,6 +17,7 @@ TASKS = (
 
 # Public names, and the modules that define them.
 _PLACES = dict.fromkeys(TASKS, ".tasks") | dict.fromkeys(("syndiff", "use_shipped_settings"), ".config")
+_PLACES["template"] = ".api"
 
 __all__ = list(_PLACES)
 

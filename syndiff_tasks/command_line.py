@@ -8,7 +8,9 @@ import sys
 
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
+from luigi.scheduler import Scheduler
 from luigi.task_register import TaskClassNotFoundException
+from luigi.worker import Worker
 
 from . import TASKS, process
 from .config import SettingsError, did_you_mean, use_shipped_settings
@@ -70,6 +72,26 @@ def _build(*arguments, **keywords):
     parser.__class__ = _Parser
     parser._negative_number_matcher = _NEGATIVE
     return parser
+
+
+def build(task, workers):
+    """Run a task and what it requires with Luigi's local scheduler, as Python programs do.
+
+    Parameters
+    ----------
+    task : luigi.Task
+    workers : int
+        With 1, in this process.
+
+    Returns
+    -------
+    made : bool
+        Whether the task is complete.
+    """
+    # What luigi.build does, but for the logging, which is the program's.
+    scheduler = Scheduler(prune_on_get_work=True, record_task_history=False)
+    with Worker(scheduler=scheduler, worker_processes=workers) as worker:
+        return worker.add(task) and worker.run() and task.complete()
 
 
 def data_root_of(arguments):

@@ -4,6 +4,7 @@ The values are in ``luigi.cfg``, none are here: the copy that comes with the pac
 (``./luigi.cfg``, the one that ``LUIGI_CONFIG_PATH`` names) do not set a value.
 """
 
+import contextlib
 import difflib
 import math
 import operator
@@ -476,6 +477,59 @@ def use_shipped_settings():
                     f"[{section}] {key} = {value} in {place}: a percent sign must be written %%, and an environment "
                     f"variable in ${{}} must exist ({' '.join(str(error).split())})"
                 ) from error
+
+
+# In a program of somebody's own, and in a notebook: one worker runs its tasks in the same process, and the signals are
+# the program's.
+_IN_PROCESS = {
+    ("worker", "force_multiprocessing"): "false",
+    ("worker", "timeout"): "0",
+    ("worker", "no_install_shutdown_handler"): "true",
+}
+
+
+@contextlib.contextmanager
+def settings_for_a_while(values):
+    """Have settings of Python hold in a block, with the packaged settings beneath; afterwards all is as it was.
+
+    Parameters
+    ----------
+    values : dict
+        Values by name, as text or as what `syndiff` has.
+
+    Yields
+    ------
+    settings : syndiff
+
+    Raises
+    ------
+    ValueError
+        If there is no such setting, or its value cannot be read.
+    """
+    parameters, texts = dict(syndiff.get_params()), {}
+    for name, value in values.items():
+        if name not in parameters:
+            raise ValueError(f"{name}: no such option. {did_you_mean(name, parameters)}".strip())
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        texts["syndiff", name] = parameters[name].serialize(parameters[name].normalize(value)).replace("%", "%%")
+    config = get_config()
+    touched = {(section, key) for section in _SHIPPED.sections() for key in _SHIPPED[section]} | set(_IN_PROCESS)
+    before = {
+        (section, key): config.get(section, key, raw=True)
+        for section, key in touched
+        if ConfigParser.has_option(config, section, key)
+    }
+    try:
+        use_shipped_settings()
+        for (section, key), text in (_IN_PROCESS | texts).items():
+            config.set(section, key, text)
+        yield syndiff()
+    finally:
+        for section, key in touched:
+            if (section, key) in before:
+                config.set(section, key, before[section, key])
+            elif config.has_section(section):
+                config.remove_option(section, key)
 
 
 def _written(files):
