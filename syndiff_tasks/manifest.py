@@ -21,7 +21,7 @@ TEMPORARY = re.compile(r"^\.tmp-(?P<pid>\d+)-[0-9a-f]{8}@(?P<host>[^@]+)@")
 FAILED = re.compile(r"^\.(?P<product>.+)\.failed$")
 
 # One run of a luigi command and all processes that it forks: what `--overwrite` remade in this run is done.
-INVOCATION = os.environ.setdefault("SYNDIFF_INVOCATION", uuid.uuid4().hex)
+INVOCATION = os.environ.get("SYNDIFF_INVOCATION") or uuid.uuid4().hex
 
 
 class ProductDamaged(ValueError):

@@ -17,7 +17,7 @@ from .config import SHIPPED, refuse_empty_options, settings_files
 logger = logging.getLogger("luigi-interface")
 
 # Packages whose modules import the libraries that take seconds.
-ROOMS = ("geometry", "pixels", "io", "report")
+ROOMS = ("geometry", "pixels", "io", "report", "chain")
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 

@@ -5,9 +5,7 @@ from urllib.parse import quote
 
 import luigi
 
-from syndiff_tasks import failures, paths, process
-from syndiff_tasks.chain import ffi_folder, progress
-from syndiff_tasks.chain.plan import plan_ffi
+from syndiff_tasks import chain, failures, paths, process
 from syndiff_tasks.config import SkyTarget, Whole, syndiff
 from syndiff_tasks.manifest import manifest_path
 
@@ -38,7 +36,7 @@ class _Reporting(luigi.Task):
 
     def progress(self, total, unit):
         """Return a `progress.Progress` of `total` steps that also moves the bar of luigid's web view."""
-        return progress.Progress(
+        return chain.progress.Progress(
             total, unit, str(self), self.set_progress_percentage or _nowhere, self.set_status_message or _nowhere
         )
 
@@ -82,7 +80,7 @@ class _OnFFI(_Reporting):
 
     def plan(self):
         """Return the `Plan` of the FFI: its geometry and the skycells under it."""
-        return plan_ffi(self.ffi, self.roi, self.target, self.size, self.skycell_catalog)
+        return chain.plan.plan_ffi(self.ffi, self.roi, self.target, self.size, self.skycell_catalog)
 
     def part(self):
         """Return the parameters that name the same part of the same FFI to another task."""
@@ -105,4 +103,4 @@ class _OfCCD(_Reporting):
 
     def ffis(self):
         """Return the paths of the FFIs of the CCD."""
-        return ffi_folder.find(self.ffi_dir, self.sector).get(self.which(), ())
+        return chain.ffi_folder.find(self.ffi_dir, self.sector).get(self.which(), ())

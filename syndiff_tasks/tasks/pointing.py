@@ -5,10 +5,7 @@ from pathlib import Path
 
 import luigi
 
-from syndiff_tasks import paths
-from syndiff_tasks.chain import drift as drifts
-from syndiff_tasks.chain import ffi_folder, frame_header, pointing
-from syndiff_tasks.chain.plan import roi_label
+from syndiff_tasks import chain, paths
 from syndiff_tasks.config import syndiff
 from syndiff_tasks.manifest import read_manifest
 from syndiff_tasks.targets import WholeTarget
@@ -26,14 +23,14 @@ class ReferenceFFI(_OfCCD):
 
     def _target(self, chosen):
         path = paths.reference_ffi(syndiff().data_root, self.which())
-        inputs = {} if chosen else {"ffis": ffi_folder.files_there(self.ffis())}
+        inputs = {} if chosen else {"ffis": chain.ffi_folder.files_there(self.ffis())}
         return WholeTarget(path, self.which()._asdict(), inputs, self.overwrite, self.task_family)
 
     def run(self):
         """Read the headers, choose, and record the choice; an FFI of which there are products is preferred."""
-        frames = [frame_header.read_frame(path) for path in self.ffis()]
+        frames = [chain.frame_header.read_frame(path) for path in self.ffis()]
         regions = paths.mapped_regions(syndiff().data_root, self.which())
-        choice = pointing.choose(frames, [_laid_out_by(self.which(), region) for region in regions])
+        choice = chain.pointing.choose(frames, [_laid_out_by(self.which(), region) for region in regions])
         with self._target(bool(choice.ffi)).writing() as draft:
             Path(draft.path).write_text(json.dumps(choice._asdict(), indent=1), encoding="utf-8")
             draft.notes.update(choice._asdict())
@@ -63,10 +60,10 @@ class DriftOffsets(_OfCCD):
 
     def output(self):
         """Return the table and the plot."""
-        stem = ffi_folder.stem_of(self.reference_ffi)
-        path = paths.drift_offsets(syndiff().data_root, self.which(), roi_label(self.roi), stem)
+        stem = chain.ffi_folder.stem_of(self.reference_ffi)
+        path = paths.drift_offsets(syndiff().data_root, self.which(), chain.plan.roi_label(self.roi), stem)
         made_of = {name: task.output() for name, task in self.requires().items()}
-        made_of |= {"ffis": ffi_folder.files_there(self.ffis())}
+        made_of |= {"ffis": chain.ffi_folder.files_there(self.ffis())}
         made_by = (self.overwrite, self.task_family)
         table = WholeTarget(path, {"reference": stem, "region": self.roi}, made_of, *made_by)
         return {"table": table, "plot": WholeTarget(paths.drift_plot(path), {}, {"table": table}, *made_by)}
@@ -74,12 +71,12 @@ class DriftOffsets(_OfCCD):
     def run(self):
         """Read the headers, compare, write and draw."""
         files = self.ffis()
-        reference = self.reference_ffi or pointing.chosen(self.input()["choice"].path, files)
+        reference = self.reference_ffi or chain.pointing.chosen(self.input()["choice"].path, files)
         frames, progress = [], self.progress(len(files), "FFI")
         for path in files:
-            frames.append(frame_header.read_frame(path))
+            frames.append(chain.frame_header.read_frame(path))
             progress.step(path.name)
-        table = drifts.drift(frames, frame_header.read_frame(Path(reference)), self.roi)
+        table = chain.drift.drift(frames, chain.frame_header.read_frame(Path(reference)), self.roi)
         with self.output()["table"].writing() as draft:
             table.to_csv(draft.path, index=False)
         from syndiff_tasks.report import (  # matplotlib takes half a second, which only drawing is worth
@@ -89,4 +86,4 @@ class DriftOffsets(_OfCCD):
 
         with self.output()["plot"].writing() as draft:
             title = f"Sector {self.sector}, camera {self.camera}, CCD {self.ccd}"
-            figure.save(drift_plot.draw(table, drifts.usable(table), title), draft.path)
+            figure.save(drift_plot.draw(table, chain.drift.usable(table), title), draft.path)

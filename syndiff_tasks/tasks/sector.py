@@ -2,10 +2,7 @@
 
 import luigi
 
-from syndiff_tasks import manifest, paths
-from syndiff_tasks.chain import drift as drifts
-from syndiff_tasks.chain import ffi_folder, frame_header, pointing, sector_report
-from syndiff_tasks.chain.plan import NoCoverage, may_share, position, roi_label, roi_of
+from syndiff_tasks import chain, manifest, paths
 from syndiff_tasks.config import Auto, BitsOfSetting, Detectors, NumberOfSetting, Offsets, SkyTarget, Whole, syndiff
 from syndiff_tasks.targets import SettingsDiffer, WholeTarget
 
@@ -35,8 +32,8 @@ class _Wanted(_Reporting):
         Without it, what somebody made of another FFI before this one was chosen would stop the run.
         """
         stem = _laid_out_by(plan.ccd, plan.label)
-        others = [str(path) for path in files if ffi_folder.stem_of(path) == stem != plan.ccd.stem]
-        return next((path for path in others if may_share(plan, path, self.skycell_catalog)), "")
+        others = [str(path) for path in files if chain.ffi_folder.stem_of(path) == stem != plan.ccd.stem]
+        return next((path for path in others if chain.plan.may_share(plan, path, self.skycell_catalog)), "")
 
     def asked(self):
         """Return the `manifest.Circumstances` of what is asked for: a report is remade when that has changed."""
@@ -57,7 +54,7 @@ class Sector(_Wanted):
 
     def found(self):
         """Return the paths of the FFIs of each CCD that is asked for; none where the folder has none."""
-        there = ffi_folder.find(self.ffi_dir, self.sector)
+        there = chain.ffi_folder.find(self.ffi_dir, self.sector)
         asked = [paths.CCD(self.sector, camera, ccd) for camera in self.cameras for ccd in self.ccds]
         return {ccd: there.get(ccd, ()) for ccd in asked}
 
@@ -74,20 +71,22 @@ class Sector(_Wanted):
 
     def _planned(self, files, choice):
         if not files:
-            return sector_report.Planned("no FFI", 0, "", None, "the folder has no FFI of this CCD")
-        ffi, why = pointing.read_choice(choice)
+            return chain.sector_report.Planned("no FFI", 0, "", None, "the folder has no FFI of this CCD")
+        ffi, why = chain.pointing.read_choice(choice)
         if not ffi:
-            return sector_report.Planned("no good FFI", len(files), "", None, why)
-        path = ffi_folder.path_of(ffi, files)
-        if self.target and not frame_header.sees(path, position(self.target)):
-            return sector_report.Planned("target elsewhere", len(files), ffi, None, "the target is not on this CCD")
+            return chain.sector_report.Planned("no good FFI", len(files), "", None, why)
+        path = chain.ffi_folder.path_of(ffi, files)
+        if self.target and not chain.frame_header.sees(path, chain.plan.position(self.target)):
+            return chain.sector_report.Planned(
+                "target elsewhere", len(files), ffi, None, "the target is not on this CCD"
+            )
         folder = {"ffi_dir": self.ffi_dir} if isinstance(self.multi_offset_array, Auto) else {}
         task = Downsample(ffi=str(path), multi_offset_array=self.multi_offset_array, **folder, **self.wanted())
         try:
             shared = self.to_share(task.plan(), files)
-        except NoCoverage as error:
-            return sector_report.Planned("no PS1 coverage", len(files), ffi, None, str(error))
-        return sector_report.Planned("made", len(files), ffi, task.clone(reference_ffi=shared), why)
+        except chain.plan.NoCoverage as error:
+            return chain.sector_report.Planned("no PS1 coverage", len(files), ffi, None, str(error))
+        return chain.sector_report.Planned("made", len(files), ffi, task.clone(reference_ffi=shared), why)
 
     def output(self):
         """Return the report and the page."""
@@ -123,9 +122,9 @@ class Sector(_Wanted):
             yield tasks[start : start + syndiff().ccds_at_once]
         report, page = self.output()["report"], self.output()["page"]
         with report.writing() as draft:
-            sector_report.report(planned).to_csv(draft.path, index=False)
+            chain.sector_report.report(planned).to_csv(draft.path, index=False)
         with page.writing() as draft:
-            sector_report.write_page(draft.path, self.sector, planned)
+            chain.sector_report.write_page(draft.path, self.sector, planned)
         self.link_to(page.path)
 
 
@@ -147,20 +146,20 @@ class EveryFFI(_OfCCD, _Wanted):
 
     def output(self):
         """Return the report: each FFI, with its template or the reason why it has none."""
-        path = paths.every_ffi(syndiff().data_root, self.which(), roi_label(self.roi))
+        path = paths.every_ffi(syndiff().data_root, self.which(), chain.plan.roi_label(self.roi))
         made_of = {"drift": self.requires()["drift"].output()["table"], "asked": self.asked()}
         return WholeTarget(path, self.which()._asdict(), made_of, self.overwrite, self.task_family)
 
     def run(self):
         """Have the reference's template made, then all others, and sum up."""
-        files, table = self.ffis(), drifts.read_drift(self.input()["drift"]["table"].path)
-        reference = pointing.chosen(self.input()["choice"].path, files)
+        files, table = self.ffis(), chain.drift.read_drift(self.input()["drift"]["table"].path)
+        reference = chain.pointing.chosen(self.input()["choice"].path, files)
         first = Downsample(ffi=reference, **self.wanted())
         other = self.to_share(first.plan(), files)
         first = first.clone(reference_ffi=other)
         yield first
-        part, shared = self.wanted() | {"roi": roi_of(first.plan()), "target": ""}, other or reference
-        pointed = [str(ffi_folder.path_of(stem, files)) for stem in table["ffi"][drifts.usable(table)]]
+        part, shared = self.wanted() | {"roi": chain.plan.roi_of(first.plan()), "target": ""}, other or reference
+        pointed = [str(chain.ffi_folder.path_of(stem, files)) for stem in table["ffi"][chain.drift.usable(table)]]
         tasks = {
             path: Downsample(ffi=path, reference_ffi="" if path == shared else shared, **part)
             for path in pointed
@@ -168,6 +167,6 @@ class EveryFFI(_OfCCD, _Wanted):
         }
         yield list(tasks.values())
         made = {path: next(iter(task.output().values()))[0].path for path, task in (tasks | {reference: first}).items()}
-        table["template"] = [made.get(str(ffi_folder.path_of(stem, files)), "") for stem in table["ffi"]]
+        table["template"] = [made.get(str(chain.ffi_folder.path_of(stem, files)), "") for stem in table["ffi"]]
         with self.output().writing() as draft:
             table[["ffi", "mjd", "template", "flags", "why"]].to_csv(draft.path, index=False)

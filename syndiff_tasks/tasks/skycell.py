@@ -6,9 +6,7 @@ from typing import NamedTuple
 
 import luigi
 
-from syndiff_tasks import failures, paths
-from syndiff_tasks.chain import combine, stack_files
-from syndiff_tasks.chain.plan import tessellation
+from syndiff_tasks import chain, failures, paths
 from syndiff_tasks.config import BitsOfSetting, syndiff
 from syndiff_tasks.io.archive import ArchiveUnavailable
 from syndiff_tasks.manifest import remember_failure, tried_now, verify
@@ -34,17 +32,17 @@ class DownloadSkycell(_Reporting):
 
     def run(self):
         """Fetch, check and store every file of the skycell that is not there already."""
-        source, target = stack_files.source(syndiff()), self.output()
-        skycell = tessellation(self.skycell_catalog).skycell(self.skycell)
+        source, target = chain.stack_files.source(syndiff()), self.output()
+        skycell = chain.plan.tessellation(self.skycell_catalog).skycell(self.skycell)
         had = None if self.overwrite or verify(target.path, deep=True) else target.manifest()
-        further = had and stack_files.unasked(had, source.bands)
-        there = stack_files.Had(target.path, had["notes"]["files"] if had else {})
+        further = had and chain.stack_files.unasked(had, source.bands)
+        there = chain.stack_files.Had(target.path, had["notes"]["files"] if had else {})
         if had:
-            source = stack_files.with_bands_of(had, source if further else stack_files.asked_once(source))
-        progress = self.progress(len(source.bands) * len(stack_files.KINDS), "file")
+            source = chain.stack_files.with_bands_of(had, source if further else chain.stack_files.asked_once(source))
+        progress = self.progress(len(source.bands) * len(chain.stack_files.KINDS), "file")
         try:
             with target.writing() as draft:
-                stack_files.download(skycell, source, draft, progress, there)
+                chain.stack_files.download(skycell, source, draft, progress, there)
                 draft.took("download")
         except ArchiveUnavailable as error:
             if further or not had:
@@ -63,7 +61,7 @@ class CombineBands(_Reporting):
 
     def recipe(self):
         """Return the `combine.Recipe` of the blocks."""
-        return combine.recipe(syndiff(), self.ignore_mask_bits)
+        return chain.combine.recipe(syndiff(), self.ignore_mask_bits)
 
     def requires(self):
         """Return the download of the skycell."""
@@ -79,13 +77,13 @@ class CombineBands(_Reporting):
 
     def run(self):
         """Combine the bands, take the sky off, and share the pixels among blocks."""
-        skycell = tessellation(self.skycell_catalog).skycell(self.skycell)
+        skycell = chain.plan.tessellation(self.skycell_catalog).skycell(self.skycell)
         # Where the archive was asked again and had nothing new, what was planned has become needless.
         if not self.output().exists():
             with self.output().writing() as draft:
-                shared, treated = combine.combine(self.input().path, skycell, self.recipe(), syndiff().data_root)
-                combine.write_blocks(draft.path, shared, skycell)
-                draft.notes.update(stack_files.origin_of(self.input()), stars=treated)
+                shared, treated = chain.combine.combine(self.input().path, skycell, self.recipe(), syndiff().data_root)
+                chain.combine.write_blocks(draft.path, shared, skycell)
+                draft.notes.update(chain.stack_files.origin_of(self.input()), stars=treated)
                 draft.took("combine")
         if not syndiff().keep_raw:
             self.input().remove()
@@ -106,16 +104,16 @@ def _again(combined, raw):
 
 
 def _raw(root, skycell, again):
-    path, settings = paths.raw(root, skycell), {"skycell": skycell, "format": stack_files.RAW_FORMAT}
+    path, settings = paths.raw(root, skycell), {"skycell": skycell, "format": chain.stack_files.RAW_FORMAT}
     due = partial(_due, path, again)
     return WholeTarget(path, settings, None, again.raw, DownloadSkycell.task_family, due)
 
 
 def _due(path, again, manifest):
     """Tell whether a raw skycell lacks bands that it was not fetched with, or files that may have come since then."""
-    if stack_files.unasked(manifest, again.bands):
+    if chain.stack_files.unasked(manifest, again.bands):
         return True
-    return stack_files.recheck_is_due(manifest, again.days) and not tried_now(path, manifest)
+    return chain.stack_files.recheck_is_due(manifest, again.days) and not tried_now(path, manifest)
 
 
 def _combined(root, skycell, recipe, again):

@@ -5,10 +5,7 @@ from pathlib import Path
 
 import luigi
 
-from syndiff_tasks import paths
-from syndiff_tasks.chain import combine, convolve, downsample, stack_files, template_file, template_page
-from syndiff_tasks.chain import drift as drifts
-from syndiff_tasks.chain.plan import reference_of, roi_of, write_map
+from syndiff_tasks import chain, paths
 from syndiff_tasks.config import Auto, BitsOfSetting, NumberOfSetting, Offsets, downloads_at_once, syndiff
 from syndiff_tasks.targets import WholeTarget
 
@@ -39,7 +36,7 @@ class MapFFI(_OnFFI):
         progress = self.progress(len(missing), "map")
         for name, target in missing.items():
             with target.writing() as draft:
-                write_map(plan, name, draft.path)
+                chain.plan.write_map(plan, name, draft.path)
             progress.step(f"{name} written")
 
 
@@ -52,15 +49,15 @@ class _Blurring(_OnFFI):
 
     def blur(self):
         """Return the `convolve.Blur` that is asked for."""
-        return convolve.blur(syndiff(), self.psf_sigma, self.plan().ccd)
+        return chain.convolve.blur(syndiff(), self.psf_sigma, self.plan().ccd)
 
     def recipe(self):
         """Return the `combine.Recipe` of the combined skycells."""
-        return combine.recipe(syndiff(), self.ignore_mask_bits)
+        return chain.combine.recipe(syndiff(), self.ignore_mask_bits)
 
     def reference(self):
         """Return the `Plan` of the FFI whose blurred skycells are shared, which is the FFI's own as a rule."""
-        return reference_of(self.plan(), self.reference_ffi, self.skycell_catalog)
+        return chain.plan.reference_of(self.plan(), self.reference_ffi, self.skycell_catalog)
 
     def shaped_by(self):
         """Return the settings that shape a blurred skycell."""
@@ -79,7 +76,7 @@ class Convolve(_Blurring):
         """
         plan, blur = self.plan(), self.blur()
         if not self.reference_ffi:
-            stack_files.demand_space(syndiff(), self.recipe(), blur.skycells(plan), downloads_at_once())
+            chain.stack_files.demand_space(syndiff(), self.recipe(), blur.skycells(plan), downloads_at_once())
             return {name: self._combining(name) for name in blur.skycells(plan)}
         groups = self.groups()
         added = (skycell for skycell in plan.skycells if not groups[skycell.name].exists())
@@ -125,13 +122,13 @@ class Convolve(_Blurring):
         for skycell in plan.skycells:
             if not groups[skycell.name].exists():
                 with groups[skycell.name].writing() as draft:
-                    blurred = convolve.convolve(self.reference(), skycell, combined, blur, self.ignore_mask_bits)
-                    convolve.write_blurred(draft.path, blurred)
+                    blurred = chain.convolve.convolve(self.reference(), skycell, combined, blur, self.ignore_mask_bits)
+                    chain.convolve.write_blurred(draft.path, blurred)
                     draft.notes.update(combined[skycell.name].manifest()["notes"])
                     draft.took("blur")
             progress.step(skycell.name)
         with self.output().writing() as draft:
-            convolve.summarise(plan, groups, draft.path)
+            chain.convolve.summarise(plan, groups, draft.path)
 
 
 class Downsample(_Blurring):
@@ -159,10 +156,10 @@ class Downsample(_Blurring):
             If an offset is too large: better before the first download than after the last.
         """
         if not isinstance(self.multi_offset_array, Auto):
-            downsample.check_offsets(self.plan(), self.blur(), self.multi_offset_array)
+            chain.downsample.check_offsets(self.plan(), self.blur(), self.multi_offset_array)
         mapped = self.part()
         if self.reference_ffi:
-            mapped |= {"ffi": self.reference_ffi, "roi": roi_of(self.plan()), "target": ""}
+            mapped |= {"ffi": self.reference_ffi, "roi": chain.plan.roi_of(self.plan()), "target": ""}
         needed = {"map": MapFFI(**mapped), "convolved": self.convolve()}
         return needed | ({"drift": self.drift()} if isinstance(self.multi_offset_array, Auto) else {})
 
@@ -172,16 +169,22 @@ class Downsample(_Blurring):
         if not self.ffi_dir:
             raise ValueError("--multi-offset-array auto: give the folder of the FFIs to be grouped with --ffi-dir")
         ccd = {name: getattr(plan.ccd, name) for name in ("sector", "camera", "ccd")}
-        return DriftOffsets(**ccd, ffi_dir=self.ffi_dir, reference_ffi=self.ffi, roi=roi_of(plan))
+        return DriftOffsets(**ccd, ffi_dir=self.ffi_dir, reference_ffi=self.ffi, roi=chain.plan.roi_of(plan))
 
     def grouped(self):
         """Return the table FFI → offset of its template, of which the drift is told."""
-        table = drifts.read_drift(self.drift().output()["table"].path)
-        return drifts.group(table, self.multi_offset_array.within, downsample.largest_offset(self.plan(), self.blur()))
+        table = chain.drift.read_drift(self.drift().output()["table"].path)
+        return chain.drift.group(
+            table, self.multi_offset_array.within, chain.downsample.largest_offset(self.plan(), self.blur())
+        )
 
     def offsets(self):
         """Return the offsets that are asked for, or that the FFIs have."""
-        return drifts.offsets(self.grouped()) if isinstance(self.multi_offset_array, Auto) else self.multi_offset_array
+        return (
+            chain.drift.offsets(self.grouped())
+            if isinstance(self.multi_offset_array, Auto)
+            else self.multi_offset_array
+        )
 
     def is_complete(self):
         """Tell whether every template is there; which ones there are to be may follow from the drift."""
@@ -191,7 +194,7 @@ class Downsample(_Blurring):
         """Return the `template_file.Described` that the template files tell."""
         settings = syndiff()
         shown = (settings.units, settings.oversampling, settings.min_coverage)
-        return template_file.Described(*shown, self.shaped_by(), self.reference_ffi)
+        return chain.template_file.Described(*shown, self.shaped_by(), self.reference_ffi)
 
     def output(self):
         """Return the templates, and with offsets auto a table of which FFI has which."""
@@ -204,7 +207,7 @@ class Downsample(_Blurring):
     def templates(self):
         """Return a template for each offset, with its picture and page."""
         plan, described, convolved = self.plan(), self.described(), self.convolve().output()
-        settings = plan.settings() | described.settings | template_file.chosen(described)
+        settings = plan.settings() | described.settings | chain.template_file.chosen(described)
         made = {}
         for offset in self.offsets():
             path = paths.template(syndiff().data_root, plan.ccd, plan.label, offset)
@@ -218,23 +221,25 @@ class Downsample(_Blurring):
         """Integrate over the pixels, some offsets at a time, write, and draw."""
         plan, made, groups = self.plan(), self.templates(), self.convolve().groups()
         missing = [offset for offset, (template, *_) in made.items() if not template.exists()]
-        downsample.check_offsets(plan, self.blur(), missing)
-        frame = downsample.frame(plan, syndiff().oversampling)
-        batches = downsample.batches(missing, frame)
+        chain.downsample.check_offsets(plan, self.blur(), missing)
+        frame = chain.downsample.frame(plan, syndiff().oversampling)
+        batches = chain.downsample.batches(missing, frame)
         progress = self.progress(len(batches) * len(groups) + len(made), "step")
         for batch in batches:
             begun = time.monotonic()
-            templates = downsample.integrate(plan, frame, groups, batch, syndiff().oversampling, progress)
+            templates = chain.downsample.integrate(plan, frame, groups, batch, syndiff().oversampling, progress)
             for offset, sampled in zip(batch, templates, strict=True):
                 with made[offset][0].writing() as draft:
-                    template_file.write_template(draft.path, sampled, frame, plan, offset, self.described(), groups)
-                    draft.notes["seconds"] = template_file.seconds_of(groups)
+                    chain.template_file.write_template(
+                        draft.path, sampled, frame, plan, offset, self.described(), groups
+                    )
+                    draft.notes["seconds"] = chain.template_file.seconds_of(groups)
                     draft._replace(begun=begun).took(f"integrate and write, {len(batch)} offsets")
         for offset, targets in made.items():
-            template_page.draw(plan, targets)
+            chain.template_page.draw(plan, targets)
             progress.step(f"dx {offset[0]:+} dy {offset[1]:+} drawn")
             self.link_to(targets[-1].path)
         if isinstance(self.multi_offset_array, Auto):
             names = {offset: Path(template.path).name for offset, (template, *_) in made.items()}
             with self.output()["ffis"].writing() as draft:
-                drifts.with_templates(self.grouped(), names).to_csv(draft.path, index=False)
+                chain.drift.with_templates(self.grouped(), names).to_csv(draft.path, index=False)
