@@ -74,7 +74,7 @@ def test_the_help_of_a_task_imports_nothing_that_takes_seconds(task, tmp_path):
     words = [sys.executable, "-X", "importtime", luigi, "--module", "syndiff_tasks", task, "--help"]
     ended = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path, env=clean_environment())
     imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
-    assert "--syndiff-data-root" in ended.stdout and "syndiff_tasks.tasks" in imported
+    assert "--syndiff-data-root" in ended.stdout and "syndiff_tasks.tasks.sector" in imported
     assert not [name for name in HEAVY if name in imported]
 
 
