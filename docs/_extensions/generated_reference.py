@@ -114,13 +114,15 @@ class Tasks(SphinxDirective):
         ]
         name = task.get_task_family()
         paragraph = nodes.paragraph("", " ".join(first.replace("`", "").split()))
-        return _section(name, f"task-{name.lower()}", paragraph, _table(("option", "default", "meaning"), rows, (26, 20, 54)))
+        return _section(
+            name, f"task-{name.lower()}", paragraph, _table(("option", "default", "meaning"), rows, (26, 20, 54))
+        )
 
 
 def _default(parameter):
     """Return the default as the command line would have it; nothing where it comes from a setting or is required."""
     value = parameter._default
-    return "" if type(value) is object or value in ("", None) else parameter.serialize(value)
+    return "" if value is luigi.Parameter()._default or value in ("", None) else parameter.serialize(value)
 
 
 class Commands(SphinxDirective):
@@ -128,9 +130,7 @@ class Commands(SphinxDirective):
 
     def run(self):
         """Return a section a command."""
-        (subparsers,) = (
-            action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction)
-        )
+        (subparsers,) = (action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction))
         return [
             _section(
                 f"syndiff_tasks {name}",

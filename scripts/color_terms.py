@@ -1,9 +1,9 @@
-"""Colour terms of the fixed band weights, from real filter curves and spectra: a table, and docs/colour_terms.png.
+"""Colour terms of the fixed band weights, from real filter curves and spectra: a table, and docs/color_terms.png.
 
 Nothing of this is needed to make templates. The curves and spectra come with two packages of which only the data files
 are read, so that neither has to be importable (nor its own dependencies installed):
 
-    pip install --no-deps --target extra pyphot wcc-etc && PYTHONPATH=extra python scripts/colour_terms.py
+    pip install --no-deps --target extra pyphot wcc-etc && PYTHONPATH=extra python scripts/color_terms.py
 """
 
 import argparse
@@ -147,7 +147,7 @@ def main():
         weight = np.array(list(WEIGHTS.values()))[keep]
         without = 1e3 * magnitude(bands[few][:, keep] @ weight / weight.sum() / truth[few])
         print(f"without {missing}: A0V G2V K5V M0V M4V", " ".join(f"{value:+.0f}" for value in without), "mmag")
-    draw(out / "colour_terms.png", colour, error, kind)
+    draw(out / "color_terms.png", colour, error, kind)
 
 
 def fit(bands, truth):
