@@ -1,7 +1,7 @@
 """FITS files in: FFIs and PS1 stack files.
 
-Files are walked HDU by HDU to their last byte before a pixel is believed, since astropy only warns where a file is
-truncated or a checksum is wrong.
+Every HDU is read to its end, and every checksum verified, before a pixel is used. astropy only warns of a truncated or
+damaged file: its warnings are errors here.
 """
 
 import contextlib
@@ -9,14 +9,15 @@ import functools
 import io
 import math
 import re
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from astropy.io import fits
+from astropy.utils.exceptions import AstropyWarning
 from isal import igzip, isal_zlib
 
 from syndiff_tasks.io import rice
@@ -34,10 +35,11 @@ STACK_KEYWORDS = (
 
 _NUMBERS = ("EXPTIME", "MJD-OBS", "BSOFTEN", "BOFFSET", "FPA.ZP")
 
-_DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
-
 _PIECE = 1 << 18
-"""Bytes whose checksum is added up at a time, so few that they are still in the cache; a multiple of 4."""
+"""Bytes whose checksum is added up at a time, so few that they stay in the cache; a multiple of 4."""
+
+# Raised by astropy for a damaged file. KeyError and the like come from headers that lack a card of their structure.
+_UNREADABLE = (OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, fits.VerifyError, AstropyWarning)
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,6 @@ class FFIImage(NamedTuple):
     uncertainty: np.ndarray | None
 
 
-class _HDU(NamedTuple):
-    """A header, and the bytes at which it starts, its data start, and both end."""
-
-    header: fits.Header
-    start: int
-    data: int
-    end: int
-
-
 def _damaged(path, what):
     return ValueError(f"{path}: {what}; the file is damaged, incomplete or another one: fetch it again")
 
@@ -119,22 +112,67 @@ def _fill(path, file, start, buffer):
         raise _damaged(path, f"gave {read} of the {buffer.size} bytes from {start} on")
 
 
-def _pieces(path, file, start, end):
-    """Yield the bytes of a range, piece by piece in one buffer."""
-    buffer = np.empty(min(_PIECE, end - start), dtype=np.uint8)
-    for at in range(start, end, _PIECE):
-        piece = buffer[: end - at]
-        _fill(path, file, at, piece)
-        yield piece
-
-
 @contextlib.contextmanager
 def _naming(path):
-    """Name the file where astropy, which parses a card when it is asked for, meets one that it cannot parse."""
+    """Turn astropy's warnings, and cards that do not parse when they are used, into errors that name the file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AstropyWarning)
+        # Zeros after the last HDU are the fill of a tape or a copying program.
+        warnings.filterwarnings("ignore", "Unexpected extra padding at the end of the file", AstropyWarning)
+        try:
+            yield
+        except (fits.VerifyError, AstropyWarning) as error:
+            raise _damaged(path, f"a card of its header is unreadable ({_one_line(error)})") from error
+
+
+def _hdus(path, file):
+    """Read the HDUs of a file, each whole and with checksums that hold; those of compressed images as tables."""
     try:
-        yield
-    except fits.VerifyError as error:
-        raise _damaged(path, f"a card of its header is unreadable ({error})") from error
+        hdus = fits.open(
+            file,
+            memmap=not isinstance(file, io.BytesIO),
+            lazy_load_hdus=False,
+            do_not_scale_image_data=True,
+            disable_image_compression=True,
+        )
+    except _UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise _damaged(path, f"it is not a whole FITS file ({_one_line(error)})") from error
+    _verify(path, file, hdus)
+    return hdus
+
+
+def _verify(path, file, hdus):
+    """Raise where a DATASUM or CHECKSUM does not hold."""
+    for number, hdu in enumerate(hdus):
+        start, data, size = (hdu.fileinfo()[key] for key in ("hdrLoc", "datLoc", "datSpan"))
+        stated = _text(hdu.header, "DATASUM")
+        if not stated and "CHECKSUM" not in hdu.header:
+            continue
+        found = _sum32(file, data, data + size)
+        if stated and stated != str(found):
+            raise _damaged(path, f"DATASUM of HDU {number} is {stated}, its data add up to {found}")
+        if "CHECKSUM" in hdu.header and _sum32(file, start, data, found) not in (0, 0xFFFFFFFF):
+            raise _damaged(path, f"CHECKSUM of HDU {number} does not hold")
+
+
+def _sum32(file, start, end, total=0):
+    """Add the 32-bit words of a range to a sum in ones' complement (FITS Standard 4.0, appendix J).
+
+    astropy's `verify_checksum` takes the sum of the data for 0 where DATASUM is absent, as in the FFIs of SPOC.
+    """
+    file.seek(start)
+    for at in range(start, end, _PIECE):
+        piece = file.read(min(_PIECE, end - at))
+        total += int(np.frombuffer(piece, dtype=">u4").sum(dtype=np.uint64))
+    while total >> 32:
+        total = (total & 0xFFFFFFFF) + (total >> 32)
+    return total
+
+
+def _one_line(error):
+    return " ".join(str(error).split())
 
 
 def _text(header, key, default=""):
@@ -147,93 +185,6 @@ def _integer(path, header, key, default, lowest, highest):
     if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
         raise _damaged(path, f"{key} = {value!r} is no whole number of {lowest}..{highest}")
     return value
-
-
-def _data_size(path, header):
-    """Count the bytes of an HDU's data without the fill after them (FITS Standard 4.0, section 4.4.1)."""
-    bits = _integer(path, header, "BITPIX", None, -64, 64)
-    if bits not in _DTYPES:
-        raise _damaged(path, f"BITPIX = {bits} is none of {sorted(_DTYPES)}")
-    sides = [_integer(path, header, f"NAXIS{n + 1}", None, 0, 2**40)
-             for n in range(_integer(path, header, "NAXIS", None, 0, 999))]  # fmt: skip
-    groups = _integer(path, header, "GCOUNT", 1, 1, 2**40), _integer(path, header, "PCOUNT", 0, 0, 2**40)
-    return abs(bits) // 8 * groups[0] * (groups[1] + math.prod(sides)) if sides else 0
-
-
-def _header(path, file, start):
-    """Read the header at byte `start`, and tell where its data begin."""
-    file.seek(start)
-    records = []
-    while True:
-        record = file.read(RECORD)
-        if len(record) < RECORD:
-            raise _damaged(path, f"it ends within the header at byte {start}")
-        expected = b"XTENSION=" if start else b"SIMPLE  ="
-        if not records and not record.startswith(expected):
-            raise _damaged(path, f"it is no FITS at byte {start}, which holds {record[:9]!r} instead of {expected!r}")
-        records.append(record)
-        cards = [record[i : i + 80] for i in range(0, RECORD, 80)]
-        if any(card.startswith(b"END") and not card[3:].strip() for card in cards):
-            break
-    try:
-        header = fits.Header.fromstring(b"".join(records).decode("ascii"))
-    except (UnicodeDecodeError, ValueError, fits.VerifyError) as error:
-        raise _damaged(path, f"the header at byte {start} is unreadable ({error})") from error
-    return header, start + RECORD * len(records)
-
-
-def _walk(path, file):
-    """List every HDU of a file, checked to lie within it."""
-    size = file.seek(0, io.SEEK_END)
-    hdus, start = [], 0
-    # Zeros after the last HDU are the fill of a tape or a copier; anything else there is an HDU or damage.
-    while start < size and (not hdus or any(piece.any() for piece in _pieces(path, file, start, size))):
-        header, data = _header(path, file, start)
-        end = data + -(-_data_size(path, header) // RECORD) * RECORD
-        if end > size:
-            raise _damaged(path, f"HDU {len(hdus)} ends at byte {end}, the file at {size}")
-        hdus.append(_HDU(header, start, data, end))
-        start = end
-    if not hdus:
-        raise _damaged(path, "it is empty")
-    return hdus
-
-
-@numba.njit(cache=True, nogil=True)
-def _sum_of_swapped(words):
-    """Add up 32-bit words of the other byte order; NumPy, which copies them in between, takes twice as long."""
-    total = np.uint64(0)
-    for word in words:
-        total += np.uint64((word & 0xFF) << 24 | (word & 0xFF00) << 8 | word >> 8 & 0xFF00 | word >> 24)
-    return total
-
-
-def sum32(words, total=0):
-    """Add 32-bit words to a sum in one's complement (FITS Standard 4.0, appendix J)."""
-    swapped = not words.dtype.isnative
-    total += int(_sum_of_swapped(words.view(np.uint32)) if swapped else words.sum(dtype=np.uint64))
-    while total >> 32:
-        total = (total & 0xFFFFFFFF) + (total >> 32)
-    return total
-
-
-def _sum_of(path, file, start, end, total=0):
-    for piece in _pieces(path, file, start, end):
-        total = sum32(piece.view(">u4"), total)
-    return total
-
-
-def _verify(path, hdus, file):
-    """Raise where a DATASUM or CHECKSUM that is there does not hold."""
-    for number, hdu in enumerate(hdus):
-        stated, whole = _text(hdu.header, "DATASUM"), _text(hdu.header, "CHECKSUM")
-        if not stated and not whole:
-            continue
-        found = _sum_of(path, file, hdu.data, hdu.end)
-        if stated and stated != str(found):
-            raise _damaged(path, f"DATASUM of HDU {number} is {stated}, its data add up to {found}")
-        if whole and _sum_of(path, file, hdu.start, hdu.data, found) not in (0, 0xFFFFFFFF):
-            raise _damaged(path, f"CHECKSUM of HDU {number} does not hold")
 
 
 # --- reading: images --------------------------------------------------------------------------------------------------
@@ -267,12 +218,12 @@ def _is_image(header):
     return header.get("NAXIS") == 2 and _text(header, "XTENSION", "IMAGE") == "IMAGE"
 
 
-def _contents(hdus):
-    """Describe what a file holds, for a message."""
+def _contents(headers):
+    """Describe the HDUs of a file for a message."""
     return ", ".join(
-        f"HDU {n} {_text(hdu.header, 'XTENSION', 'PRIMARY')} "
-        + ("x".join(str(hdu.header.get(f"NAXIS{i + 1}")) for i in range(hdu.header["NAXIS"])) or "without data")
-        for n, hdu in enumerate(hdus)
+        f"HDU {n} {_text(header, 'XTENSION', 'PRIMARY')} "
+        + ("x".join(str(header.get(f"NAXIS{i + 1}")) for i in range(header["NAXIS"])) or "without data")
+        for n, header in enumerate(headers)
     )
 
 
@@ -325,15 +276,16 @@ def _rice_rows(path, opened, file, header, data, unsigned):
 
 
 def _decode_with_astropy(opened, number):
-    """Decode the stored values of any other compressed image."""
-    # astropy keeps the class of cfitsio's complaints to itself, and derives it from Exception alone.
+    """Return the stored values of any other image, in native byte order."""
+    # astropy keeps the class of cfitsio's errors to itself, and derives it from Exception alone.
     from astropy.io.fits.hdu.compressed._compression import CfitsioException
 
     with opened() as file, fits.open(file, do_not_scale_image_data=True, memmap=False) as hdus:
         try:
-            return hdus[number].data
+            pixels = hdus[number].data
         except (CfitsioException, RuntimeError, EOFError, zlib.error) as error:
             raise ValueError(str(error)) from error
+    return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
 
 
 def _stored(path, opened, file, hdus, number):
@@ -343,16 +295,11 @@ def _stored(path, opened, file, hdus, number):
     try:
         bits = header.get("ZBITPIX", header["BITPIX"])
         unsigned = (bits, header.get("BZERO"), header.get("BSCALE", 1)) == (16, 32768, 1)
-        if not header.get("ZIMAGE", False):
-            pixels = np.empty((header["NAXIS2"], header["NAXIS1"]), dtype=_DTYPES[header["BITPIX"]])
-            _fill(path, file, hdu.data, pixels.reshape(-1).view(np.uint8))
-        elif _is_plain_rice(header):
-            return _rice_rows(path, opened, file, header, hdu.data, unsigned)
-        else:
-            pixels = _decode_with_astropy(opened, number)
-    except (ValueError, TypeError, KeyError, IndexError, OSError, fits.VerifyError) as error:
+        if _is_plain_rice(header):
+            return _rice_rows(path, opened, file, header, hdu.fileinfo()["datLoc"], unsigned)
+        pixels = _decode_with_astropy(opened, number)
+    except _UNREADABLE as error:
         raise _damaged(path, f"HDU {number} does not decompress ({error})") from error
-    pixels = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
     if unsigned:
         pixels = pixels.view(np.uint16) ^ np.uint16(0x8000)
     return Rows(pixels.shape, pixels.dtype, lambda first, last: pixels[first:last])
@@ -412,12 +359,11 @@ def read_stack(path):
     """
     opened = _opener(path)
     with _naming(path), opened() as file:
-        hdus = _walk(path, file)
-        _verify(path, hdus, file)
+        hdus = _hdus(path, file)
         number = next((n for n, hdu in enumerate(hdus) if _is_image(hdu.header)), None)
         if number is None:
             raise ValueError(
-                f"{path} has no two-dimensional image ({_contents(hdus)}); "
+                f"{path} has no two-dimensional image ({_contents([hdu.header for hdu in hdus])}); "
                 "it is cut short or no PS1 stack file: fetch it again"
             )
         keywords = _keywords(path, _image_header(hdus[number].header))
@@ -529,9 +475,12 @@ def read_ffi_header(path):
         headers, start = [], 0
         try:
             while len(headers) < 2:
-                header, data = _header(path, stream, start)
+                stream.seek(start)
+                header = fits.Header.fromfile(stream)
+                if next(iter(header), None) != ("XTENSION" if start else "SIMPLE"):
+                    raise _damaged(path, f"it is not FITS at byte {start}")
                 headers.append(header)
-                start = data + -(-_data_size(path, header) // RECORD) * RECORD
+                start = stream.tell() + header.data_size_padded
                 if not zipped and start > plain.seek(0, io.SEEK_END):
                     raise _damaged(path, f"HDU {len(headers) - 1} ends at byte {start}, the file before it")
                 if _is_image(header):
@@ -540,7 +489,11 @@ def read_ffi_header(path):
                     break
         except (EOFError, igzip.BadGzipFile, isal_zlib.error, zlib.error) as error:
             raise _damaged(path, f"does not unzip ({error})") from error
-    raise _no_ffi(path, _contents([_HDU(header, 0, 0, 0) for header in headers]))
+        except _UNREADABLE as error:
+            if isinstance(error, OSError) and error.errno:
+                raise
+            raise _damaged(path, f"the header at byte {start} is unreadable ({_one_line(error)})") from error
+    raise _no_ffi(path, _contents(headers))
 
 
 def read_ffi(path):
@@ -570,14 +523,13 @@ def read_ffi(path):
 
 
 def _read_ffi(path, opened, file):
-    hdus = _walk(path, file)
-    _verify(path, hdus, file)
+    hdus = _hdus(path, file)
     stated = hdus[0].header.get("NEXTEND", 0)
     if isinstance(stated, int) and stated > len(hdus) - 1:
         raise _damaged(path, f"NEXTEND promises {stated} extensions, and there are {len(hdus) - 1}")
     images = [n for n, hdu in enumerate(hdus) if _is_image(hdu.header)]
     if not images or images[0] > 1:
-        raise _no_ffi(path, _contents(hdus))
+        raise _no_ffi(path, _contents([hdu.header for hdu in hdus]))
     header = _ffi_header(path, [hdu.header for hdu in hdus], images[0])
     image = _stored(path, opened, file, hdus, images[0])[:].astype(np.float32, copy=False)
     uncertainty = None

@@ -8,8 +8,6 @@ from astropy.io import fits
 from astropy.table import Table
 from isal import isal_zlib
 
-from syndiff_tasks.io.fits_in import RECORD, sum32
-
 PLANES = {
     "FLUX_SUM": ("f4", "template flux per TESS pixel"),
     "VARIANCE": ("f4", "variance of FLUX_SUM"),
@@ -25,6 +23,9 @@ _GZIP_LEVEL = 1
 
 _GZIP_WINDOW = 31
 """zlib's ``wbits`` for a gzip header and trailer; the header holds no time, so equal products are equal files."""
+
+_RECORD = 2880
+"""Bytes of a FITS record (FITS Standard 4.0, section 3.1)."""
 
 _STRIP_ROWS = 256
 """Rows compressed at a time: a few MB, so that a map never stands in memory twice."""
@@ -150,24 +151,6 @@ def write_master_map(path, index_map, wcs_cards, table):
     _gzip_hdus(path, [image, _table_hdu("SKYCELLS", table)])
 
 
-def _encode_checksum(complement):
-    """Find the sixteen characters that add a 32-bit number to a header (FITS Standard 4.0, appendix J.2)."""
-    columns = []
-    for shift in (24, 16, 8, 0):
-        byte = complement >> shift & 0xFF
-        four = [byte // 4 + 48] * 4
-        four[0] += byte % 4
-        # Characters come in pairs, so that moving one up and the other down around punctuation keeps their sum.
-        while any(0x3A <= code <= 0x40 or 0x5B <= code <= 0x60 for code in four):
-            for i in (0, 2):
-                if any(0x3A <= code <= 0x40 or 0x5B <= code <= 0x60 for code in four[i : i + 2]):
-                    four[i] += 1
-                    four[i + 1] -= 1
-        columns.append(four)
-    text = "".join(chr(columns[j][i]) for i in range(4) for j in range(4))
-    return text[-1] + text[:-1]
-
-
 _WCS_CARDS = ("CRVAL", "CRPIX", "CD", "CUNIT", "PC", "LONPOLE", "LATPOLE", "RADESYS", "EQUINOX")
 
 
@@ -204,8 +187,8 @@ def write_pixel_map(path, index_map, cards_ps1, cards_tess):
     ``A_p_q`` would be applied by readers to the skycell's own WCS: its terms are written as ``A_p_qT`` and ``B_p_qT``.
     Take the T off all of them and add ``-SIP`` to both CTYPE to get the FFI's WCS back.
     """
-    header = fits.PrimaryHDU(np.zeros((1, 1), dtype=index_map.dtype)).header
-    header["NAXIS2"], header["NAXIS1"] = index_map.shape
+    hdu = fits.PrimaryHDU(index_map)
+    header = hdu.header
     header["CONTENT"] = ("TESS_INDEX", "y * width + x of the FFI pixel, or -1")
     _set(header, cards_ps1)
     _set(header, _alternate(cards_tess))
@@ -216,14 +199,13 @@ def write_pixel_map(path, index_map, cards_ps1, cards_tess):
         "CTYPE, all of them are the WCS of the FFI.",
     ):
         header.add_comment(line)
-    datasum = sum32(index_map.reshape(-1).view(np.uint32))
-    header["DATASUM"] = (str(datasum), "data unit checksum")
-    header["CHECKSUM"] = ("0" * 16, "HDU checksum")
-    zeros = np.frombuffer(header.tostring().encode("ascii"), dtype=">u4")
-    header["CHECKSUM"] = _encode_checksum(0xFFFFFFFF - sum32(zeros, datasum))
+    hdu.add_datasum(when="data unit checksum")
+    hdu.add_checksum(when="HDU checksum", override_datasum=True)
+    # Cards may change places: a checksum is a sum.
+    header.set("CHECKSUM", header["CHECKSUM"], after="DATASUM")
     squeeze = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW)
     with open(path, "wb") as file:
         file.write(squeeze.compress(header.tostring().encode("ascii")))
         for row in range(0, index_map.shape[0], _STRIP_ROWS):
             file.write(squeeze.compress(index_map[row : row + _STRIP_ROWS].astype(">i4").data.cast("B")))
-        file.write(squeeze.compress(bytes(-index_map.nbytes % RECORD)) + squeeze.flush())
+        file.write(squeeze.compress(bytes(-index_map.nbytes % _RECORD)) + squeeze.flush())
