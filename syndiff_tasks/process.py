@@ -64,7 +64,9 @@ def begin_run():
         If an option of the command line is empty, or a file of settings cannot be used.
     """
     refuse_empty_options()
-    logger.info("Settings: %s", ", ".join([*map(os.path.abspath, settings_files()), f"{SHIPPED} beneath"]))
+    # The later file over the earlier, all of them over the packaged one.
+    files = [str(SHIPPED), *map(os.path.abspath, settings_files())]
+    logger.info("Settings are read from %s", ", over ".join(reversed(files)))
     for package in ROOMS:
         folder = importlib.import_module(f".{package}", __package__).__path__
         for module in pkgutil.iter_modules(folder):

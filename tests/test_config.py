@@ -1,3 +1,4 @@
+import contextlib
 import math
 import os
 import re
@@ -8,8 +9,23 @@ import luigi
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from luigi.cmdline_parser import CmdlineParser
+from luigi.configuration import get_config
 
-from syndiff_tasks.config import SHIPPED, Bits, Number, Offsets, Places, Weights, syndiff
+from syndiff_tasks.command_line import improve
+from syndiff_tasks.config import (
+    SHIPPED,
+    Bits,
+    Number,
+    Offsets,
+    Places,
+    SettingsError,
+    Weights,
+    settings_files,
+    settings_for_a_while,
+    syndiff,
+)
+from syndiff_tasks.tasks import CombineBands, Convolve
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -174,3 +190,163 @@ def test_help_of_a_task_names_its_parameters_and_the_settings(tmp_path):
     said = run_luigi(tmp_path, "Downsample", "--help").stdout
     for option in ("--ffi", "--roi", "--target", "--multi-offset-array", "--psf-sigma", "--syndiff-data-root"):
         assert option in said
+
+
+# --- files of settings ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder for a luigi.cfg, in which the process is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)
+    return tmp_path
+
+
+def test_keys_with_dashes_count_as_those_with_underscores_do(folder):
+    (folder / "luigi.cfg").write_text(
+        "[syndiff]\npsf-sigma = 53\n[scheduler]\nretry-count = 7\n[worker]\ntimeout = 9\n"
+    )
+    with settings_for_a_while({}) as settings:
+        assert settings.psf_sigma == 53 and get_config().get("scheduler", "retry_count") == "7"
+
+
+def test_the_file_of_luigi_config_path_goes_over_the_one_in_the_folder(folder, monkeypatch):
+    (folder / "luigi.cfg").write_text("[syndiff]\npsf-sigma = 53\nunits = electrons\n")
+    (folder / "own.cfg").write_text("[syndiff]\npsf_sigma = 41\n")
+    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(folder / "own.cfg"))
+    with settings_for_a_while({}) as settings:
+        assert (settings.psf_sigma, settings.units) == (41, "electrons")
+
+
+def test_luigi_config_path_must_name_a_file(folder, monkeypatch):
+    monkeypatch.setenv("LUIGI_CONFIG_PATH", "/none/luigi.cfg")
+    with pytest.raises(SettingsError, match="^LUIGI_CONFIG_PATH = /none/luigi.cfg: no such file; correct"):
+        settings_files()
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("[syndiff]\ndata_root = /data/50%", "[syndiff] data_root = /data/50% in luigi.cfg: a percent sign must be"),
+        ("[syndiff]\ndata-root = ${NONE}/data", "[syndiff] data_root = ${NONE}/data in luigi.cfg: a percent sign must"),
+        ("[scheduler]\nstate_path = %s", "[scheduler] state_path = %s in luigi.cfg: a percent sign must be written %%"),
+        ("psf_sigma = 40", "luigi.cfg cannot be read: File contains no section headers."),
+        ("[syndiff]\nbin = 4\nbin = 8", "luigi.cfg cannot be read: While reading from 'luigi.cfg' [line  3]: option"),
+    ],
+)
+def test_a_value_or_file_that_cannot_be_read_is_named(folder, text, told):
+    (folder / "luigi.cfg").write_text(f"{text}\n")
+    with pytest.raises(SettingsError, match=re.escape(" ".join(told.split()))):
+        with settings_for_a_while({}):
+            pass
+
+
+def test_a_percent_sign_written_twice_is_one(folder):
+    (folder / "luigi.cfg").write_text("[syndiff]\ndata_root = /data/50%%\n")
+    with settings_for_a_while({}) as settings:
+        assert settings.data_root == "/data/50%"
+    with settings_for_a_while({"data_root": "/data/20%"}) as settings:
+        assert settings.data_root == "/data/20%"
+
+
+def test_the_first_line_of_a_run_names_the_files_that_were_read(tmp_path):
+    (tmp_path / "luigi.cfg").write_text("[syndiff]\npsf_sigma = 53\n")
+    ended = run_luigi(tmp_path, "MapFFI", "--ffi", "none.fits", "--local-scheduler")
+    first = ended.stderr.splitlines()[0]
+    assert first == f"INFO: Settings are read from {tmp_path / 'luigi.cfg'}, over {SHIPPED}"
+
+
+# --- settings on the command line -------------------------------------------------------------------------------------
+
+OTHER = {
+    **{"data_root": "/else", "archive": "/a, /b", "download_tries": "2", "connect_timeout": "3.5", "read_timeout": "4"},
+    **{"weights": "r=0.5, i=0.5", "background": "mesh", "bin": "2", "ignore_mask_bits": "5,12", "psf": "prf"},
+    **{
+        "ignored_pixels": "exclude",
+        "psf_sigma": "46.5",
+        "prf_folder": "/prf",
+        "units": "electrons",
+        "oversampling": "2",
+    },
+    **{
+        "oversampling": "2",
+        "min_coverage": "0.25",
+        "pixel_maps": "true",
+        "keep_raw": "false",
+        "require_all_bands": "true",
+    },
+    **{"recheck_absent_days": "7", "star_catalog": "gaia", "saturated_stars": "keep", "ccds_at_once": "4"},
+    **{"pictures": "false", "tic_lookup": "http://127.0.0.1/mast"},
+}
+
+
+@contextlib.contextmanager
+def typed(*options, task="Downsample"):
+    """The task of a command line."""
+    improve()
+    with CmdlineParser.global_instance(["--module", "syndiff_tasks", task, "--ffi", "x", *options]) as parser:
+        yield parser.get_task_obj()
+
+
+@pytest.mark.parametrize("name", [name for name, _ in syndiff.get_params()])
+def test_every_setting_counts_when_it_is_given_on_the_command_line(name):
+    parameter, given = dict(syndiff.get_params())[name], OTHER.get(name)
+    assert given is not None, f"add {name} to OTHER, with a value that is not its default"
+    with typed(f"--syndiff-{name.replace('_', '-')}", given) as task:
+        assert getattr(syndiff(), name) == parameter.parse(given) != parameter.normalize(parameter._default)
+        for one in (task, task.clone(Convolve), CombineBands(skycell="x")):
+            assert getattr(one, name, parameter.parse(given)) == parameter.parse(given)
+
+
+def test_an_option_of_the_task_goes_over_the_setting(folder):
+    with typed("--syndiff-psf-sigma", "46.5", "--psf-sigma", "30") as task:
+        assert (task.psf_sigma, syndiff().psf_sigma) == (30, 46.5)
+    with typed("--syndiff-psf-sigma", "46.5", "--Convolve-psf-sigma", "31") as task:
+        assert (task.psf_sigma, Convolve(ffi="x").psf_sigma) == (46.5, 31)
+
+
+@pytest.mark.parametrize("text", ["-0.3,0.2", "-.5,-1,0,0", "-3,0"])
+def test_a_list_that_begins_with_a_negative_number_is_a_value(text):
+    with typed("--multi-offset-array", text, "--roi", "-5,0,5,10", "--target", "-0.5 -3") as task:
+        assert task.multi_offset_array == Offsets().parse(text)
+        assert (task.roi, task.target) == ("-5,0,5,10", "359.5 -3.0")
+
+
+@pytest.mark.parametrize(
+    "option, nearest",
+    [
+        ("--ffl", "Did you mean --ffi?"),
+        ("--psf-sgima", "Did you mean --psf-sigma?"),
+        ("--syndiff-dataroot", "Did you mean --syndiff-data-root?"),
+        ("--qqqqqq", "The options are shown by --help"),
+    ],
+)
+def test_a_misspelt_option_is_answered_with_the_nearest(capsys, option, nearest):
+    with pytest.raises(SystemExit) as ended:
+        with typed(option, "1"):
+            pass
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(f"unrecognized arguments: {option} 1. {nearest}\n")
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"psf_sigma": "53"}, None),
+        ({"psf_sigma": 53}, None),
+        ({"psf_sigma": 530}, "psf_sigma: 530 is not within 0 to 400"),
+        ({"pictures": "perhaps"}, "pictures: 'perhaps' is neither true nor false"),
+        ({"oversampling": 3}, "oversampling: 3 is not one of 1, 2, 4"),
+        ({"colour": 3}, "colour: no such option."),
+    ],
+)
+def test_settings_of_python_are_read_and_checked_like_those_of_a_file(folder, values, message):
+    if message is None:
+        with settings_for_a_while(values) as settings:
+            assert settings.psf_sigma == 53
+        assert syndiff().psf_sigma != 53
+        return
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        with settings_for_a_while(values):
+            pass
