@@ -69,3 +69,41 @@ def made(said, tmp_path):
 def finished(said):
     """The data root of that run, for tests that only read it."""
     return said[0] / "data"
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server that misbehaves on request, and no proxy before it."""
+    from bad_server import BadServer
+
+    from syndiff_tasks.io import transfer
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with BadServer() as server:
+        yield server
+    transfer.session.cache_clear()
+
+
+@pytest.fixture
+def mirror(monkeypatch):
+    """A second such server."""
+    from bad_server import BadServer
+
+    with BadServer() as server:
+        yield server
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of everything that waits for an archive; it goes on only by waiting."""
+    from fetching import Clock
+
+    from syndiff_tasks.io import archive, retries, transfer
+
+    clock = Clock()
+    monkeypatch.setattr(retries, "time", clock)
+    monkeypatch.setattr(transfer, "time", clock)
+    monkeypatch.setattr("urllib3.util.retry.time", clock)
+    monkeypatch.setattr(archive, "wait", clock.wait)
+    monkeypatch.setattr(retries, "wait", clock.wait)
+    return clock

@@ -144,9 +144,7 @@ def test_an_ffi_that_cannot_be_used_is_refused_before_anything_is_made(tiny_sky,
     assert not (tmp_path / "data").exists()
 
 
-def test_an_ffi_whose_pixels_alone_are_damaged_has_its_template_and_the_picture_says_why_not(
-    tiny_sky, luigi, made, tmp_path
-):
+def test_an_ffi_with_damaged_pixels_has_a_template_and_its_picture_says_why_not(tiny_sky, luigi, made, tmp_path):
     path = write_ffi(tmp_path / frame.NAME)
     with open(path, "r+b") as file:
         file.seek(1_000_000)
@@ -188,9 +186,7 @@ def test_an_ffi_partly_off_the_survey_has_nan_no_ps1_and_a_figure_of_coverage(ti
     [("2611", 0.0, 78.0), ("2643", 30.0, 90.0), ("0812", 70.0, -22.0)],
     ids=["across RA 0", "on the pole", "south"],
 )
-def test_a_star_is_where_it_is_across_ra_zero_on_the_pole_and_in_projections_below_1000(
-    luigi, tmp_path, projection, ra, dec
-):
+def test_a_star_is_in_place_at_ra_zero_at_the_pole_and_in_projections_below_1000(luigi, tmp_path, projection, ra, dec):
     tansip = frame.TANSIP._replace(crval1=ra, crval2=dec, crpix1=CENTRE[0] + 1.0, crpix2=CENTRE[1] + 1.0)
     skycells = [skycell(cell, projection, tansip) for cell in CELLS]
     star = sky.source_table(*map(np.atleast_1d, pixel_to_sky(tansip, 1300.3, 699.8)), [14.0], [5e3])
@@ -401,9 +397,7 @@ def z_without_good_pixels(folder):
 
 
 @pytest.mark.parametrize("make", [no_z, z_without_good_pixels])
-def test_a_band_missing_in_one_skycell_is_made_up_for_by_the_others_and_flagged_there(
-    tiny_sky, luigi, changed, finished, make
-):
+def test_a_band_missing_in_one_skycell_is_replaced_by_the_others_and_flagged(tiny_sky, luigi, changed, finished, make):
     files, root = changed
     make(files)
     ended = luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN, archive=files))
@@ -440,9 +434,7 @@ def told_of_use(root):
     return str(rows["BANDS"][list(rows["NAME"]).index(ONE.name)]), read_manifest(raw)["notes"]["unusable"]
 
 
-def test_whole_files_whose_numbers_give_no_flux_are_missing_bands_told_kept_and_asked_for_again(
-    tiny_sky, luigi, changed, finished
-):
+def test_whole_files_without_flux_are_missing_bands_reported_kept_and_fetched_again(tiny_sky, luigi, changed, finished):
     files, root = changed
     (z,), (y,) = files_of(files, "z", "."), files_of(files, "y", ".wt.")
     set_cards(z, EXPTIME=-5.0)
@@ -502,9 +494,7 @@ def nothing_run(ended):
     return ended.code == 0 and "Did not run any tasks" in ended.said
 
 
-def test_a_finished_template_is_remade_when_a_file_has_come_that_the_archive_had_not_so_many_days_ago(
-    tiny_sky, luigi, lacking, finished
-):
+def test_a_finished_template_is_remade_when_the_archive_has_gained_a_file(tiny_sky, luigi, lacking, finished):
     files, root, _, arguments = lacking
     # What is there already is not fetched again: the archive may have lost it.
     shutil.rmtree(files_of(files, "r", ".")[0].parent)
@@ -519,7 +509,7 @@ def test_a_finished_template_is_remade_when_a_file_has_come_that_the_archive_had
     assert nothing_run(luigi.run("Downsample", *arguments, "--syndiff-recheck-absent-days", "0"))
 
 
-def test_an_archive_that_has_nothing_new_is_asked_once_in_so_many_days_and_nothing_is_remade(luigi, lacking):
+def test_an_archive_with_nothing_new_is_asked_once_a_period_and_nothing_is_remade(luigi, lacking):
     files, root, raw, arguments = lacking
     before, had = products(root), read_manifest(raw)["notes"]["files"]
     no_y(files)  # what it has no more was had before, and stays
@@ -659,9 +649,7 @@ def test_killed_at_random_moments_in_all_tasks_the_run_ends_with_the_same_templa
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
-def test_ended_by_a_person_in_a_sentence_or_by_a_batch_system_nothing_goes_on_and_the_next_run_finishes(
-    tiny_sky, luigi, finished, tmp_path, how
-):
+def test_after_ctrl_c_or_sigterm_nothing_goes_on_and_the_next_run_finishes(tiny_sky, luigi, finished, tmp_path, how):
     for tried in range(5):  # on a busy machine the run may be over before the signal comes
         root = tmp_path / f"data{tried}"
         arguments = tiny_sky.arguments(root, *PLAIN)
@@ -916,9 +904,7 @@ def fill(folder, left):
 
 
 @needs_root
-def test_a_disk_that_fills_up_while_the_template_is_written_is_named_and_nothing_half_stays(
-    tiny_sky, luigi, made, finished, tmp_path
-):
+def test_a_disk_that_fills_during_a_template_is_named_and_nothing_half_stays(tiny_sky, luigi, made, finished, tmp_path):
     shutil.rmtree(made / "shifted_downsampled")
     with small_disk(tmp_path / "disk", "size=60m") as disk:
         root = Path(shutil.copytree(made, disk / "data"))
@@ -1105,9 +1091,7 @@ def test_a_scheduler_that_does_not_answer_is_named(tiny_sky, luigi, tmp_path):
     assert "connecting to remote scheduler 'http://localhost:" in sentence(ended)
 
 
-def test_a_worker_told_to_take_no_more_tasks_ends_what_it_began_and_says_that_not_all_was_run(
-    tiny_sky, luigi, tmp_path
-):
+def test_a_worker_asked_to_stop_ends_its_tasks_and_reports_that_not_all_was_run(tiny_sky, luigi, tmp_path):
     running, _ = start_and_await(luigi, "DownloadSkycell", tiny_sky.arguments(tmp_path, *PLAIN))
     running.kill(signal.SIGUSR1)
     ended = running.wait()

@@ -96,7 +96,7 @@ def test_what_gives_strips_is_stored_strip_by_strip(tmp_path):
     assert np.array_equal(store.read_arrays(tmp_path)["a"], np.arange(120).reshape(40, 3))
 
 
-def test_an_array_whose_strips_break_off_leaves_nothing_behind_and_may_be_written_again(tmp_path):
+def test_an_array_that_breaks_off_leaves_nothing_and_may_be_written_again(tmp_path):
     with pytest.raises(ValueError, match="a row is broken"):
         store.write_array(tmp_path, "a", Strips(broken=16), rows=16)
     assert list(tmp_path.iterdir()) == []
