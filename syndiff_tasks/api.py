@@ -110,6 +110,7 @@ def template(ffi, target=None, size=64, *, roi=None, offset=(0.0, 0.0), workers=
         known = len(failures.read(settings.data_root, failures.RUN))
         if not build(task, workers):
             failed = failures.distinct(failures.read(settings.data_root, failures.RUN)[known:])
+            failures.forget_spare_log(failures.RUN)
             lines = failures.shorten(failures.summarize([str(failure) for failure in failed]))
             raise TemplateNotMade("\n".join(lines) or f"{task} was not run; another process may be making it")
         ((file, *_),) = task.output().values()
