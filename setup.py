@@ -56,7 +56,10 @@ setup(
             "tesswcs>=1.1",
             "prometheus-client>=0.20",
         ],
-        "docs": ["sphinx>=7.2", "pydata-sphinx-theme>=0.15", "numpydoc>=1.7", "myst-nb>=1.1", "sphinx-copybutton>=0.5"],
+        "docs": [
+            *("sphinx>=7.2", "pydata-sphinx-theme>=0.15", "numpydoc>=1.7", "myst-nb>=1.1", "sphinx-copybutton>=0.5"),
+            "sphinx-mathjax-offline>=0.0.2",
+        ],
         "bench": ["reproject>=0.13", "dask-image>=2024.5", "fitsio>=1.2"],
     },
     entry_points={"console_scripts": ["syndiff_tasks=syndiff_tasks.cli:main"]},

@@ -15,7 +15,7 @@ extensions = [
     "myst_nb",
     "numpydoc",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",
     "sphinx_copybutton",
     "generated_reference",
 ]
@@ -33,6 +33,11 @@ nb_execution_mode = "off"
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 copybutton_exclude = ".linenos, .gp, .go"
+
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+# A dash stays a dash: options begin with two of them.
+smartquotes = False
 
 html_theme = "pydata_sphinx_theme"
 html_title = "syndiff_tasks"
