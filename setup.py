@@ -54,6 +54,9 @@ setup(
             "ruff>=0.6",
             "codespell[toml]>=2.3",
             "tesswcs>=1.1",
+            # The notebook of the documentation is executed by a test.
+            "nbclient>=0.10",
+            "ipykernel>=6.29",
             "prometheus-client>=0.20",
         ],
         "docs": [

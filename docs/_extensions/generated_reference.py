@@ -56,7 +56,7 @@ def _table(columns, rows, widths):
     head += _row(columns)
     body.extend(_row(cells) for cells in rows)
     group += [head, body]
-    return nodes.table("", group, classes=["colwidths-given"])
+    return nodes.table("", group)
 
 
 def _row(cells):
