@@ -134,7 +134,7 @@ def _core_seconds(process):
 
 
 def tell(scheduler, ccd, status):
-    """Tell a scheduler the tasks of one CCD, as a worker that plans does."""
+    """Report the tasks of one CCD to a scheduler, as a worker that plans does."""
     downloads = [f"Download_{ccd}_{number}" for number in range(SKYCELLS)]
     combines = [f"Combine_{ccd}_{number}" for number in range(SKYCELLS)]
     shared = {"worker": "a", "status": status, "module": __name__}

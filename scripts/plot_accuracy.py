@@ -291,7 +291,7 @@ def draw_background(path):
 
 
 def native_correlation():
-    """Tell how noise is correlated among native pixels, in the corners of real cut-outs, where there are any."""
+    """Measure how noise is correlated among native pixels, in the corners of real cut-outs, where there are any."""
     folder = Path(os.environ.get("SYNDIFF_REAL_DATA", DOCS.parents[1] / "shared" / "data"))
     near, total = [], []
     for path in sorted(folder.glob("hostphot_*.fits")):

@@ -75,7 +75,7 @@ def remember_failure(path, task, sentence):
 
 
 def tried_now(path, manifest):
-    """Tell whether this invocation has made the product `path`, of this manifest, or has tried to in vain."""
+    """Return whether this invocation has made the product `path`, of this manifest, or has tried to in vain."""
     try:
         failed = json.loads(failure_path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -37,7 +37,7 @@ def products(root) -> Iterator[Path]:
 
 
 def explain(path) -> str:
-    """Say how a product was made.
+    """Describe how a product was made.
 
     Parameters
     ----------

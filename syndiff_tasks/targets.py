@@ -111,7 +111,7 @@ class WholeTarget(luigi.Target):
         return manifest and manifest["digest"]
 
     def exists(self):
-        """Tell whether the product is there, whole, and made of today's inputs.
+        """Return whether the product is there, whole, and made of today's inputs.
 
         Raises
         ------

@@ -174,7 +174,7 @@ def test_where_a_skycells_image_ends_too_early_its_neighbours_go_on(tmp_path):
     assert off[(dq & DQ.PROJECTION_SEAM) == 0].max() < 1e-3
 
 
-def test_where_all_images_end_too_early_coverage_and_flags_tell_it_of_every_pixel_that_is_wrong(tmp_path):
+def test_where_all_images_end_too_early_coverage_or_flags_mark_each_wrong_pixel(tmp_path):
     """At RA 180 no image of the two rings reaches a strip of some 200 px."""
     off, coverage, dq = near_pole(tmp_path, "309,1337,327,1355")
     assert 0.3 < (coverage > 0.9999).mean() < 0.8 and np.nanmax(off) > 0.1
@@ -231,7 +231,7 @@ def even_sky(piece):
 
 
 @pytest.mark.parametrize("place", [JUNCTION, "three projections", "first corner of a CCD"])
-def test_a_constant_sky_gives_each_pixel_the_light_of_its_solid_angle_across_all_borders(tmp_path, place):
+def test_a_constant_sky_gives_each_pixel_the_light_of_its_solid_angle(tmp_path, place):
     tansip, roi, _ = PLACES[place]
     plan = plan_ffi(write_ffi(tmp_path, tansip), roi)
     groups = blurred(tmp_path, plan, even_sky)
@@ -383,7 +383,7 @@ def full_frame(tmp_path_factory):
     return FullFrame(plan, sources, path)
 
 
-def test_a_full_frame_made_of_the_archives_files_has_every_star_right_across_two_projections(full_frame):
+def test_a_full_frame_from_archive_files_has_each_star_right_in_two_projections(full_frame):
     flux = read(full_frame.path)
     assert flux.shape == (2078, 2136)
     assert set(full_frame.plan.footprint.owner[766, 1709:1724]) == {0, 1}
@@ -437,7 +437,7 @@ def test_a_pixel_map_gives_each_star_the_pixel_that_sees_it(full_frame, tmp_path
 # --- order ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_template_is_the_same_to_the_bit_whatever_the_order_of_skycells_and_offsets(junction):
+def test_the_order_of_skycells_and_offsets_changes_no_bit_of_the_template(junction):
     plan, groups = junction.plan, junction.groups
     frame_ = downsample.frame(plan, 1)
     together = downsample.integrate(plan, frame_, groups, OFFSETS, 1, quiet())

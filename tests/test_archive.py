@@ -243,7 +243,7 @@ def test_no_files_are_fetched_where_none_are_asked_for(tmp_path):
 
 
 def was_asked_for(server, path):
-    """Tell whether a file was asked for, within 5 s."""
+    """Return whether a file was asked for, within 5 s."""
     deadline = time.monotonic() + 5
     while f"/{path}" not in [asked for asked, _ in server.asked] and time.monotonic() < deadline:
         server.progress.wait(0.05)

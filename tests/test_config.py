@@ -91,7 +91,7 @@ def test_a_setting_that_cannot_be_read_is_refused_by_name(name, text, told):
         dict(syndiff.get_params())[name].parse(text)
 
 
-def test_every_parameter_of_numbers_choices_or_switches_has_the_name_that_its_errors_tell():
+def test_errors_of_numbers_choices_and_switches_name_their_parameter():
     import syndiff_tasks
 
     classes = [getattr(syndiff_tasks, name) for name in (*syndiff_tasks.TASKS, "syndiff")]
@@ -154,14 +154,14 @@ def run_luigi(folder, *arguments):
         ("[Worker]\ntimeout = 40", "[Worker] in luigi.cfg: no such section. Did you mean worker? Correct its name."),
     ],
 )
-def test_what_luigi_cfg_cannot_say_ends_the_command_in_one_sentence_with_the_nearest_name(tmp_path, text, told):
+def test_an_unknown_name_in_luigi_cfg_ends_the_command_with_the_nearest_name(tmp_path, text, told):
     (tmp_path / "luigi.cfg").write_text(text)
     ended = run_luigi(tmp_path, "Downsample", "--ffi", "none.fits", "--local-scheduler")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith(told) and ended.stderr.count("\n") == 1
 
 
-def test_a_program_of_ones_own_gets_the_error_of_an_unknown_setting_and_can_handle_it(tmp_path):
+def test_a_program_that_uses_the_package_can_catch_an_unknown_setting(tmp_path):
     (tmp_path / "luigi.cfg").write_text("[syndiff]\npsf_sgima = 40\n")
     program = (
         "import syndiff_tasks\ntry: syndiff_tasks.use_shipped_settings()\nexcept ValueError as error: print(error)"

@@ -332,7 +332,7 @@ def test_two_processes_write_the_pixels_that_one_does(tmp_path):
 
 
 @pytest.mark.parametrize("pixel", [(1715.3, 760.2), (60.4, 2030.7)], ids=["inside", "corner"])
-def test_the_expected_template_is_the_blurred_star_seen_through_both_exact_coordinates(pixel):
+def test_the_expected_template_is_the_convolved_star_through_both_exact_wcs(pixel):
     sky_position = truth.astropy_wcs(frame.TANSIP).all_pix2world([pixel], 0)[0]
     star = sky.source_table(*sky_position[:, None], [14.0], [5000.0])
     x0, y0 = (math.floor(v) - 3 for v in pixel)
@@ -466,7 +466,7 @@ def test_the_field_straddles_two_projection_cells_and_a_skycell_border():
     assert pixels.min() > 0.2 * len(x)
 
 
-def test_the_field_has_stars_to_the_corners_of_its_skycells_and_a_transient_in_a_quiet_place():
+def test_the_field_has_stars_to_the_corners_and_a_transient_in_a_quiet_place():
     made = field.make_field(1, density=2000.0)
     for skycell in made.skycells:
         x, y = skycell_wcs(skycell).wcs_world2pix(made.sources["ra"], made.sources["dec"], 0)

@@ -71,7 +71,7 @@ def test_a_failure_is_read_as_it_was_recorded_with_its_product_below_the_data_ro
     assert read(root) == [first, second] and read(root, failures.new_run()) == []
 
 
-def test_where_the_data_root_does_not_exist_nothing_is_made_there_and_the_failure_is_kept(root):
+def test_a_failure_is_kept_without_making_a_data_root_that_does_not_exist(root):
     root.rmdir()
     record("MapFFI", root / "map.fits", ValueError("no such FFI"))
     assert not root.exists()

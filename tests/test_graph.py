@@ -129,7 +129,7 @@ def test_a_blurred_skycell_deleted_by_hand_is_remade_and_only_it(tiny_sky, luigi
     assert "Did not run any tasks" in luigi.run("Downsample", *tiny_sky.arguments(made)).tail
 
 
-def test_raw_and_combined_skycells_that_are_gone_are_not_missed_by_what_is_made_of_them(tiny_sky, luigi, made):
+def test_a_finished_template_does_not_miss_deleted_raw_and_combined_skycells(tiny_sky, luigi, made):
     shutil.rmtree(made / "ps1_skycells_zarr")
     shutil.rmtree(made / "combined_skycells_zarr")
     template_of(made).unlink()
@@ -149,9 +149,7 @@ def test_overwrite_remakes_its_task_and_nothing_before_it(tiny_sky, luigi, made)
     assert steps(remade(before, products(made))) == ["convolved_results"]
 
 
-def test_everything_downstream_of_a_changed_file_of_the_archive_is_remade_and_nothing_beside(
-    tiny_sky, luigi, made, tmp_path
-):
+def test_only_what_is_downstream_of_a_changed_archive_file_is_remade(tiny_sky, luigi, made, tmp_path):
     archive, flux = shutil.copytree(tiny_sky.archive, tmp_path / "archive"), planes(template_of(made))["FLUX_SUM"]
     one, other = (stack_path(archive, ONE, band, "image") for band in "rz")
     for path in (one, other):
@@ -225,7 +223,7 @@ def test_a_target_is_the_region_about_it(tiny_sky, luigi, made):
     assert np.allclose(wcs.all_world2pix(ra, dec, 0), (3.2, 2.9), atol=1e-3)
 
 
-def test_a_template_an_offset_whatever_their_order_and_a_further_one_leaves_the_others_alone(tiny_sky, luigi, made):
+def test_each_offset_has_its_template_and_a_further_one_leaves_the_others_alone(tiny_sky, luigi, made):
     before = products(made)
     several = ["--multi-offset-array", "0.5,-0.25,0,0,0.003,0", *PLAIN]
     assert luigi.run("Downsample", *tiny_sky.arguments(made, *several)).code == 0
@@ -313,7 +311,7 @@ def test_skycells_are_those_of_the_ring_table_where_no_catalogue_is_given(tiny_s
     assert names and not set(names) & {f"skycell.2611.{cell:03d}" for cell in CELLS}
 
 
-def test_the_maps_of_skycells_are_made_where_they_are_asked_for_and_agree_with_the_wcs(tiny_sky, luigi, made):
+def test_maps_of_skycells_are_made_on_request_and_agree_with_the_wcs(tiny_sky, luigi, made):
     before = products(made)
     arguments = tiny_sky.arguments(made, "--syndiff-pixel-maps", "true")
     assert luigi.run("MapFFI", *arguments).code == 0
@@ -338,9 +336,7 @@ def test_recipes_of_different_backgrounds_live_side_by_side(tiny_sky, luigi, mad
     assert len(digests) == 3
 
 
-def test_a_skycell_that_was_fetched_for_fewer_bands_is_fetched_with_all_that_are_wanted_and_then_serves_both(
-    tiny_sky, luigi, finished, tmp_path
-):
+def test_a_skycell_downloaded_for_fewer_bands_is_completed_and_serves_both(tiny_sky, luigi, finished, tmp_path):
     one = ["--skycell", ONE, "--skycell-catalog", str(tiny_sky.catalogue), *tiny_sky.settings(tmp_path)]
     few = ["--syndiff-weights", "i=0.5,z=0.5"]
     assert luigi.run("CombineBands", *one, *few).code == 0

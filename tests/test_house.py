@@ -50,3 +50,22 @@ def test_no_module_has_a_name_that_says_nothing():
 def test_no_module_catches_everything_or_prints():
     # ruff's BLE and T20 say the same of what they see; this sees `noqa` too.
     assert not [path for path in FILES if "noqa: BLE" in path.read_text() or "noqa: T20" in path.read_text()]
+
+
+def definitions(folder):
+    """Return (file, node) of each function, class and module in a folder of the repository."""
+    kinds = (ast.FunctionDef, ast.ClassDef, ast.Module)
+    for path in sorted((HOUSE.parent / folder).rglob("*.py")):
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        yield from ((path, node) for node in nodes if isinstance(node, kinds))
+
+
+def test_the_name_of_a_test_has_at_most_80_characters():
+    names = [node.name for _, node in definitions("tests") if isinstance(node, ast.FunctionDef)]
+    assert not [name for name in names if name.startswith("test_") and len(name) > 80]
+
+
+@pytest.mark.parametrize("folder", ["syndiff_tasks", "tests", "scripts", "benchmarks", "docs"])
+def test_no_docstring_begins_with_tell_or_say(folder):
+    docstrings = {(path.name, ast.get_docstring(node) or "") for path, node in definitions(folder)}
+    assert not {(name, text) for name, text in docstrings if text.startswith(("Tell", "Say"))}

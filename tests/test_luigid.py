@@ -183,7 +183,7 @@ def test_metrics_count_the_tasks_by_name(ran):
     assert float(counted['luigi_task_disabled_total{family="Convolve"}']) == 1
 
 
-def test_the_page_of_a_product_is_a_click_away_and_nothing_outside_of_the_products_is_served(ran, restarted):
+def test_luigid_links_the_page_of_a_product_and_serves_nothing_but_products(ran, restarted):
     page = ran[0] / "data" / "sector_0020" / "page.html"
     page.parent.mkdir(parents=True)
     page.write_text("<p>a template")

@@ -12,7 +12,7 @@ RUN_SECTOR = Path(__file__).parents[1] / "scripts" / "run_sector"
 @pytest.mark.parametrize(
     "words", [("-u", "-m", "syndiff_tasks", "status"), ("-m", "syndiff_tasks", "--help"), (RUN_SECTOR, "--help")]
 )
-def test_a_command_whose_words_nobody_reads_any_more_ends_quietly_as_one_that_sigpipe_ended(tmp_path, words):
+def test_a_command_into_a_closed_pipe_ends_quietly_as_by_sigpipe(tmp_path, words):
     read, write = os.pipe()
     os.close(read)
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}

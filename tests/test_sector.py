@@ -297,7 +297,7 @@ def test_the_page_of_a_sector_names_every_ccd_and_what_became_of_it(made):
     assert "2 of 16 CCDs have a template" in path.read_text()
 
 
-def test_the_chosen_reference_stays_when_further_ffis_come_and_the_report_is_remade_for_a_further_ccd(further):
+def test_further_ffis_keep_the_reference_and_a_further_ccd_remakes_the_report(further):
     made = further
     chosen = paths.reference_ffi(made.root, paths.CCD(20, 3, 3)).read_text()
     before = [path.stat().st_mtime_ns for path in made.templates()]
@@ -309,7 +309,7 @@ def test_the_chosen_reference_stays_when_further_ffis_come_and_the_report_is_rem
     assert "3 of 16 CCDs have a template" in path.read_text()
 
 
-def test_a_further_ffi_has_the_planes_of_one_made_alone_and_adds_the_skycells_it_needs(made, tmp_path):
+def test_a_further_ffi_equals_one_made_alone_and_adds_the_skycells_it_needs(made, tmp_path):
     shared = made.run("Downsample", "--ffi", str(made.far), "--reference-ffi", str(made.reference))
     assert shared.code == 0, shared.tail
     alone = made.run("Downsample", "--ffi", str(made.far), root=tmp_path)
@@ -390,9 +390,7 @@ def test_a_region_made_by_hand_of_a_good_ffi_makes_it_the_reference_of_its_secto
     assert fits.getval(template, "REFFFI") == stem(1)
 
 
-def test_a_sector_goes_on_with_the_skycells_of_a_region_made_by_hand_of_an_ffi_that_is_no_reference(
-    made, three, tmp_path
-):
+def test_a_sector_continues_with_skycells_made_by_hand_from_another_ffi(made, three, tmp_path):
     where, by_hand = ["--ffi-dir", str(three)], stem(3)
     assert made.run("Downsample", "--ffi", str(three / name_of(3)), root=tmp_path).code == 0
     (blurred,) = tmp_path.glob("convolved_results/**/convolved_images.zarr/skycell*")
@@ -411,7 +409,7 @@ def test_a_sector_goes_on_with_the_skycells_of_a_region_made_by_hand_of_an_ffi_t
     assert of == dict.fromkeys((stem(1), stem(2), by_hand), by_hand) and blurred.stat().st_mtime_ns == before
 
 
-def test_a_sector_that_cannot_share_what_was_made_by_hand_is_refused_with_cures_that_it_has(made, three, tmp_path):
+def test_a_sector_that_cannot_share_products_made_by_hand_names_the_remedies(made, three, tmp_path):
     by_hand, where = write(tmp_path / "elsewhere", 5), ["--ffi-dir", str(three)]
     assert map_by_hand(made, by_hand, tmp_path) == 0
     refused = made.run(*ONE_CCD, *where, root=tmp_path)
@@ -582,7 +580,7 @@ def test_run_sector_makes_the_other_ccds_where_one_fails_and_the_next_run_goes_o
     assert set(templates()) == {"ccd_3", "ccd_4"} and templates()["ccd_4"] == first["ccd_4"]
 
 
-def test_the_help_of_run_sector_tells_what_it_does_its_options_codes_and_environment_with_an_example(script, capsys):
+def test_the_help_of_run_sector_has_options_exit_codes_environment_and_example(script, capsys):
     for asked in ("--help", "-h"):
         assert script.main(["--sector", "20", asked]) == 0
         told = " ".join(capsys.readouterr().out.split())

@@ -164,7 +164,7 @@ def fail(clock, times, seconds_between):
     return states
 
 
-def test_a_task_that_failed_so_often_is_left_alone_for_so_many_seconds_and_then_tried_again(clock):
+def test_a_task_that_failed_too_often_is_disabled_for_a_time_and_then_retried(clock):
     said = scheduler()
     clock.told("PENDING")
     between = said.retry_delay + 1
@@ -174,7 +174,7 @@ def test_a_task_that_failed_so_often_is_left_alone_for_so_many_seconds_and_then_
     assert clock.after(between) == ["PENDING"] and clock.begun() == "Task"
 
 
-def test_a_task_is_tried_again_as_long_as_its_failures_are_not_that_many_within_the_window(clock):
+def test_a_task_is_retried_while_its_failures_in_the_window_are_few_enough(clock):
     said = scheduler()
     clock.told("PENDING")
     assert fail(clock, said.retry_count + 2, said.disable_window / (said.retry_count - 1) + 1) == ["PENDING"]
@@ -191,7 +191,7 @@ def test_the_task_of_a_worker_that_is_silent_for_so_many_seconds_is_given_to_ano
     assert clock.begun("other") == "Task"
 
 
-def test_finished_tasks_stay_in_the_web_view_for_so_many_seconds_after_their_worker_left(clock):
+def test_finished_tasks_stay_in_the_web_view_for_remove_delay_seconds(clock):
     said = scheduler()
     clock.told("DONE")
     assert clock.after(said.worker_disconnect_delay + 1, "other") == ["DONE"]
@@ -226,9 +226,7 @@ print(luigi.build([MakesNothing()], local_scheduler=True, workers=1, log_level="
         ("check_complete_on_run = false", "own", "True"),
     ],
 )
-def test_a_task_has_a_process_of_its_own_and_fails_without_its_product_unless_luigi_cfg_says_otherwise(
-    tmp_path, text, process, succeeded
-):
+def test_a_task_has_its_own_process_and_fails_without_its_product_by_default(tmp_path, text, process, succeeded):
     (tmp_path / "luigi.cfg").write_text(f"[worker]\n{text}\n")
     words = [sys.executable, "-u", "-c", TWO_TASKS]
     how = {"cwd": tmp_path, "env": clean_environment(), "capture_output": True, "text": True}

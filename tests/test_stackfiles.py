@@ -43,7 +43,7 @@ def test_absent_files_are_asked_for_again_after_so_many_days(asked, due):
     assert stack_files.recheck_is_due({"notes": {"absent": {}, "unusable": useless}}, 30) == due
 
 
-def test_a_skycell_asked_for_again_is_asked_for_the_bands_that_it_has_and_those_that_are_wanted():
+def test_a_repeated_download_requests_the_bands_present_and_those_wanted():
     of_r = {"notes": {"files": {"r_image": {}, "r_mask": {}}, "absent": {"r_wt": "2026-01-01"}}}
     source = stack_files.Source(("base",), "root", ("g", "i"), None, False)
     assert stack_files.unasked(of_r, ("r", "g")) == ["g"]
@@ -68,7 +68,7 @@ def source_of(folder, **changes):
     return stack_files.Source(**(settings | {"retry_policy": retry_policy, "require_all_bands": False} | changes))
 
 
-def test_files_that_the_archive_lacks_are_noted_with_the_date_and_the_other_bands_take_their_weight(small, folder):
+def test_absent_files_are_recorded_with_the_date_and_other_bands_take_their_weight(small, folder):
     skycell, sources = small
     raw = WholeTarget(folder / "raw", {})
     told = []
@@ -150,7 +150,7 @@ def test_the_source_is_what_the_settings_say():
     )
 
 
-def test_a_disk_too_small_for_the_skycells_of_a_run_is_refused_before_the_first_is_fetched(tmp_path, monkeypatch):
+def test_a_disk_too_small_for_a_run_is_refused_before_the_first_download(tmp_path, monkeypatch):
     settings = SimpleNamespace(data_root=tmp_path, weights=(("r", 0.5), ("i", 0.5)), keep_raw=True)
     recipe = combine.Recipe(settings.weights, "none", (12,), "flag", 4)
     names = [f"skycell.2611.{number:03d}" for number in range(100)]

@@ -161,7 +161,7 @@ def test_a_full_frame_goes_in_batches_of_a_few_offsets():
 
 
 @pytest.mark.parametrize("oversampling", [1, 2])
-def test_a_frame_of_a_region_that_reaches_off_the_science_pixels_knows_which_see_the_sky(ffi_path, oversampling):
+def test_a_frame_that_reaches_off_the_science_pixels_knows_which_see_the_sky(ffi_path, oversampling):
     plan = plan_ffi(ffi_path, "40,0,50,4")
     made = downsample.frame(plan, oversampling)
     assert made.owner.shape == made.science.shape == made.seam.shape == (4 * oversampling, 10 * oversampling)
@@ -172,7 +172,7 @@ def test_a_frame_of_a_region_that_reaches_off_the_science_pixels_knows_which_see
     assert_allclose((x, y), -0.5, atol=1e-7)
 
 
-def test_the_table_of_skycells_tells_what_each_is_made_of_and_how_many_pixels_it_gave(plan, groups):
+def test_the_table_of_skycells_lists_inputs_and_pixels_given(plan, groups):
     table = template_file.skycells_table(plan, groups, dict(sky.WEIGHTS))
     names = [skycell.name for skycell in plan.footprint.skycells]
     assert table["NAME"].tolist() == names

@@ -47,7 +47,7 @@ def said(capsys, *arguments):
     return capsys.readouterr().out
 
 
-def test_each_product_is_counted_once_as_done_running_absent_failed_or_died_without_reading_a_manifest(tmp_path):
+def test_status_counts_each_product_once_without_reading_a_manifest(tmp_path):
     table = mapped(tmp_path)
     for name in NAMES[:5]:
         group(paths.raw(tmp_path, name))
@@ -102,7 +102,7 @@ def test_where_nothing_is_the_status_says_how_to_ask_for_another_data_root(tmp_p
     assert said(capsys, tmp_path) == f"{tmp_path}: {nothing}\n"
 
 
-def test_combined_skycells_are_those_of_the_recipe_that_was_worked_on_last_or_is_asked_for(tmp_path, capsys):
+def test_combined_skycells_are_counted_for_the_latest_or_the_requested_recipe(tmp_path, capsys):
     mapped(tmp_path)
     assert "recipe (none yet)" in said(capsys, tmp_path)
     for age, (recipe, count) in enumerate((("new", 2), ("old", 4))):

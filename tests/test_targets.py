@@ -82,7 +82,7 @@ def test_overwriting_replaces_a_product_of_other_settings_in_one_step(tmp_path):
     assert names_in(tmp_path) == ["p"]
 
 
-def test_a_product_is_stale_when_an_input_was_remade_otherwise_and_not_when_it_is_gone(tmp_path):
+def test_a_product_is_stale_when_an_input_changed_but_not_when_it_is_gone(tmp_path):
     source = WholeTarget(tmp_path / "source", {})
     product = WholeTarget(tmp_path / "product", {}, {"source": source})
     write_file(source, "one")

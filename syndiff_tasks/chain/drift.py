@@ -18,7 +18,7 @@ BAD_QUALITY, NO_WCS, JUMP = "DQUALITY", "NO_WCS", "JUMP"
 
 
 def drift(frames, reference, region):
-    """Tell by how much each FFI of a CCD is offset from the reference.
+    """Return by how much each FFI of a CCD is offset from the reference.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def read_drift(path):
 
 
 def usable(table):
-    """Tell which FFIs of a drift table point where their WCS says, ndarray of bool; bad quality is no hindrance."""
+    """Return which FFIs of a drift table point where their WCS says, ndarray of bool; bad quality is no hindrance."""
     return ~table["flags"].str.contains(f"{NO_WCS}|{JUMP}", regex=True).to_numpy(bool)
 
 

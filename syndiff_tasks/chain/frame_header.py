@@ -63,7 +63,7 @@ def by_time(frames):
 
 
 def sees(path, target):
-    """Tell whether a sky position (RA, Dec) [deg] lies on the science pixels of an FFI.
+    """Return whether a sky position (RA, Dec) [deg] lies on the science pixels of an FFI.
 
     Raises
     ------

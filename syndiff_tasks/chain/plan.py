@@ -187,7 +187,7 @@ def reference_of(plan_, reference_ffi, catalogue=""):
 
 
 def may_share(plan_, other, catalogue=""):
-    """Tell whether an FFI can be the `reference_of` a plan."""
+    """Return whether an FFI can be the `reference_of` a plan."""
     try:
         reference_of(plan_, other, catalogue)
     except ValueError:

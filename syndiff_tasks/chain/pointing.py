@@ -42,7 +42,7 @@ def displacement(tansip, other, region):
 
 
 def jumps(frames, region):
-    """Tell how far each frame points from where the frames about it in time do.
+    """Return how far each frame points from where its neighbors in time point.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ logger = logging.getLogger("luigi-interface")
 
 
 class Progress:
-    """Tells how far a task is: a bar in a terminal, log lines elsewhere, and the reports to the scheduler.
+    """Reports how far a task is: a bar in a terminal, log lines elsewhere, and the reports to the scheduler.
 
     Parameters
     ----------

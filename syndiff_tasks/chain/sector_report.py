@@ -18,7 +18,7 @@ class Planned(NamedTuple):
 
 
 def report(plans):
-    """Tell what was made of each CCD.
+    """Return what was made of each CCD.
 
     Parameters
     ----------

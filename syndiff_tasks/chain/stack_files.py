@@ -207,7 +207,7 @@ def with_bands_of(manifest, source):
 
 
 def recheck_is_due(manifest, days):
-    """Tell whether files that were absent or unusable have not been asked for again for so many days."""
+    """Return whether files that were absent or unusable have not been asked for again for so many days."""
     notes = manifest["notes"]
     asked = [*notes["absent"].values(), *(one["asked"] for one in notes.get("unusable", {}).values())]
     return any((_day_of_this_run() - datetime.date.fromisoformat(day)).days >= days for day in asked)

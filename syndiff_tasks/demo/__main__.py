@@ -27,7 +27,7 @@ def main(arguments=None) -> None:
 
 
 def next_steps(folder: Path, made: dict) -> str:
-    """Say what a user does with a built demo sky, as text to be printed."""
+    """Return what a user can do with a built demo sky, as text to print."""
     transient = made["transient"]
     return (
         f"The demo sky is in {folder}: {len(made['skycells'])} skycells in {folder / made['archive']}, the FFI, "

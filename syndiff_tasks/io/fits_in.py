@@ -212,7 +212,7 @@ def _image_header(header):
 
 
 def _is_image(header):
-    """Tell whether the HDU holds a two-dimensional image, plain or compressed."""
+    """Return whether the HDU holds a two-dimensional image, plain or compressed."""
     if header.get("ZIMAGE", False):
         return header.get("ZNAXIS") == 2
     return header.get("NAXIS") == 2 and _text(header, "XTENSION", "IMAGE") == "IMAGE"
@@ -228,7 +228,7 @@ def _contents(headers):
 
 
 def _is_plain_rice(header):
-    """Tell whether an image is in the archive's own form, which `rice` decodes."""
+    """Return whether an image is in the archive's own form, which `rice` decodes."""
     parameters = {_text(header, f"ZNAME{n}"): header.get(f"ZVAL{n}") for n in range(1, 5)}
     return (
         _text(header, "ZCMPTYPE") == "RICE_1"

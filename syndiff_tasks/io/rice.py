@@ -136,7 +136,7 @@ def _next_block(stream, state):
 
 @numba.njit(cache=True, nogil=True)
 def _first_over(state):
-    """Tell which lane's block began beyond its row."""
+    """Return which lane's block began beyond its row."""
     lane = 0
     while state[_BEGIN + lane] - _U4 <= state[_END + lane]:
         lane += 1
@@ -244,7 +244,7 @@ def _begin(stream, starts, lengths, zero, state):
 
 @numba.njit(cache=True, nogil=True)
 def _first_broken(state):
-    """Tell which lane did not end with its row, or held a difference of more than 16 bits, or -1."""
+    """Return which lane did not end with its row, or held a difference of more than 16 bits, or -1."""
     for lane in range(_LANES):
         at, end = state[_AT + lane], state[_END + lane]
         if at > end or (end - at) >> _U3 > _PADDING or state[_EXCESS + lane] >> _U16:

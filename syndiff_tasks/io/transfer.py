@@ -221,7 +221,7 @@ def _demand_fits(head, part):
 
 
 def _root_of(error):
-    """Say in a few words what lies at the bottom of a chain of network errors."""
+    """Return in a few words what lies at the bottom of a chain of network errors."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__
     text = getattr(error, "strerror", None) or str(error)

@@ -128,7 +128,7 @@ class _Sample(NamedTuple):
 
 
 def _incomplete(frames, size):
-    """Say where the FFI or any template pixel under the kernel is without data."""
+    """Return where the FFI or any template pixel under the kernel is without data."""
     blank = ~(np.isfinite(frames.flux) & np.isfinite(frames.variance))
     incomplete = ndimage.maximum_filter(blank, size=size, mode="constant", cval=True)
     incomplete |= ~np.isfinite(frames.ffi)
@@ -138,7 +138,7 @@ def _incomplete(frames, size):
 
 
 def _fittable(frames, size):
-    """Say which pixels the fit may use."""
+    """Return which pixels the fit may use."""
     untrusted = (frames.dq & UNTRUSTED) != 0
     return ~(ndimage.maximum_filter(untrusted, size=size) | _incomplete(frames, size))
 
@@ -357,7 +357,7 @@ def subtract(frames, size=1, mesh=0):
 
 
 def _faint(flux, incomplete):
-    """Say which complete pixels belong to the fainter half of the template."""
+    """Return which complete pixels belong to the fainter half of the template."""
     return ~incomplete & (flux <= np.median(flux[~incomplete]))
 
 

@@ -24,14 +24,14 @@ class _Reporting(luigi.Task):
     """A task that tells how far it is, in the terminal and in the web view, and what went wrong last of all."""
 
     def complete(self):
-        """Tell whether the product is there."""
+        """Return whether the product is there."""
         # Luigi has events with the error for `requires` and `run`, but none for this.
         with failures.recording(self.task_family):
             process.begin_run()
             return self.is_complete()
 
     def is_complete(self):
-        """Tell whether the product is there; the part of `complete` that tasks may have their own of."""
+        """Return whether the product is there; the part of `complete` that tasks may have their own of."""
         return super().complete()
 
     def progress(self, total, unit):

@@ -104,7 +104,7 @@ class Sector(_Wanted):
         return "_".join(f"{name}_{own[name]}".replace(" ", "_").replace(",", "_") for name in partly)
 
     def is_complete(self):
-        """Tell whether the report, the page and every template are there."""
+        """Return whether the report, the page and every template are there."""
         return not self.left() and super().is_complete()
 
     def left(self):
@@ -129,7 +129,7 @@ class Sector(_Wanted):
 
 
 def _is_made(task):
-    """Tell whether a task is complete; with products of other settings it is not, and says so when it is run."""
+    """Return whether a task is complete; with products of other settings it is not, and says so when it is run."""
     try:
         return task.is_complete()
     except SettingsDiffer:

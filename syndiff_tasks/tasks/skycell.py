@@ -110,7 +110,7 @@ def _raw(root, skycell, again):
 
 
 def _due(path, again, manifest):
-    """Tell whether a raw skycell lacks bands that it was not fetched with, or files that may have come since then."""
+    """Return whether a raw skycell lacks bands that it was not fetched with, or files that may have come since then."""
     if chain.stack_files.unasked(manifest, again.bands):
         return True
     return chain.stack_files.recheck_is_due(manifest, again.days) and not tried_now(path, manifest)

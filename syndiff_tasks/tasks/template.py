@@ -111,7 +111,7 @@ class Convolve(_Blurring):
         return WholeTarget(path, settings, self.groups(), self.overwrite, self.task_family)
 
     def is_complete(self):
-        """Tell whether the summary and every blurred skycell are there."""
+        """Return whether the summary and every blurred skycell are there."""
         summary = self.output()
         return summary.exists() and all(group.exists() for group in summary.inputs.values())
 
@@ -187,7 +187,7 @@ class Downsample(_Blurring):
         )
 
     def is_complete(self):
-        """Tell whether every template is there; which ones there are to be may follow from the drift."""
+        """Return whether every template is there; which ones there are to be may follow from the drift."""
         return (not isinstance(self.multi_offset_array, Auto) or self.drift().complete()) and super().is_complete()
 
     def described(self):
