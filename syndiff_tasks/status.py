@@ -17,12 +17,12 @@ from .failures import group_similar, read
 from .io.liveness import alive
 from .manifest import TEMPORARY, manifest_path
 
-STEPS = ("map", "download", "combine", "blur", "template")
+STEPS = ("map", "download", "combine", "convolve", "template")
 
-# Skycells of one kind are of much the same size: so many are looked at, and the sum is marked as estimated.
+# Skycells of one kind have similar sizes: this many are measured, and the sum is marked as estimated.
 MEASURED = 3
 
-# A temporary of another host, whose processes cannot be seen, is taken for alive when touched within so many seconds.
+# A temporary of another host counts as running if it was touched within this time [s]: its process cannot be seen.
 SECONDS_ALIVE = 3600.0
 
 
@@ -33,9 +33,9 @@ class Step(NamedTuple):
     ----------
     done, running : int
     absent : int
-        Wanted, and neither there nor begun nor tried in vain; 0 where it is not known yet what is wanted.
+        Needed, but neither made nor begun nor failed; 0 while it is not known what is needed.
     failed : int
-        Tried in vain, and not being tried now.
+        The last try failed, and none is running.
     died : int
         Begun by processes that were killed.
     size : int
@@ -70,7 +70,7 @@ class _Folder(NamedTuple):
     failed: set
 
     def among(self, names):
-        """Return those of some names, each once: done before running before failed before died."""
+        """Return only these names, each under the first state that holds: done, running, failed, died."""
         done = names & self.done
         running = (names & self.running) - done
         failed = (names & self.failed) - done - running
@@ -81,7 +81,7 @@ _NOTHING = _Folder(frozenset(), frozenset(), frozenset(), frozenset())
 
 
 def survey(root, recipe, sector=None):
-    """Count what is there of each CCD.
+    """Count the products of each CCD.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def survey(root, recipe, sector=None):
 
 
 def latest_recipe(root):
-    """Return the label of the recipe that was worked on last, empty where there is none.
+    """Return the label of the recipe that was used last, empty where none was.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def latest_recipe(root):
 
 
 def _parts(root, sector):
-    """Find the CCDs and regions that have maps, or have failed to have them."""
+    """Find the CCDs and regions that have maps, or for which making one has begun."""
     found = set()
     for ccd, folder in paths.mapped_ccds(root, sector):
         with os.scandir(folder) as entries:
@@ -124,7 +124,7 @@ def _parts(root, sector):
 
 
 class _Looker:
-    """Reads each folder once: the 16 CCDs of a sector share projections."""
+    """Reads each folder once: the 16 CCDs of a sector share projection cells."""
 
     def __init__(self, root):
         self.seen = {}
@@ -169,19 +169,19 @@ def _row(root, recipe, ccd, region, look):
     places = {
         "download": lambda name: paths.raw(root, name),
         "combine": lambda name: paths.combined(root, recipe, name),
-        "blur": lambda name: paths.convolved(root, ccd, name),
+        "convolve": lambda name: paths.convolved(root, ccd, name),
     }
     found = {"map": _files([table, paths.master_map(root, ccd, region)], look)}
     found |= {step: _skycells(names, place, look) for step, place in places.items()}
     found["download"] = _without_combined(found["download"], lambda path: paths.combined(root, recipe, path.name))
-    found["blur"] = _with_summary(found["blur"], paths.cell_metadata(root, ccd, region).parent, look)
+    found["convolve"] = _with_summary(found["convolve"], paths.cell_metadata(root, ccd, region).parent, look)
     found["template"] = _templates(root, ccd, region, look)
     steps = {step: found[step][0] for step in STEPS}
     return Row(ccd, region, steps, frozenset().union(*(failures for _, failures in found.values())))
 
 
 def _names(table):
-    """Return the skycells of a CCD by its map, none where there is no map yet."""
+    """Return the names of the skycells in a CCD's map; none before the map is written."""
     if not (table.exists() and manifest_path(table).exists()):
         return []
     with open(table, newline="", encoding="utf-8") as stream:
@@ -221,7 +221,7 @@ def _skycells(names, place, look):
 
 
 def _without_combined(downloads, combined):
-    """Drop the failures of downloads that were made up for later: with `keep_raw = false` the combined skycell is left.
+    """Drop failed downloads that succeeded later: with `keep_raw = false` only the combined skycell remains.
 
     Such a raw skycell counts as absent.
     """
@@ -236,7 +236,7 @@ def _size(folder):
 
 
 def _with_summary(skycells, folder, look):
-    """Add the failures of the one task that blurs all skycells of a CCD: it leaves them beside its summary."""
+    """Add the failures of the one task that convolves all skycells of a CCD, recorded with its summary."""
     step, failures = skycells
     failed = look(folder).failed - look(folder).done
     failures = failures | {folder / name for name in failed}

@@ -427,7 +427,7 @@ def test_status_agrees_with_what_a_sector_made(made):
     rows = {(row.ccd.camera, row.ccd.ccd): row for row in status.survey(made.root, "", 20)}
     assert set(rows) >= {(3, 3), (3, 4)}
     step = rows[3, 4].steps
-    assert (step["map"].done, step["download"].done, step["blur"].done, step["template"].done) == (2, 1, 1, 1)
+    assert (step["map"].done, step["download"].done, step["convolve"].done, step["template"].done) == (2, 1, 1, 1)
     assert status.survey(made.root, "", 21) == []
 
 

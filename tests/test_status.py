@@ -64,7 +64,7 @@ def test_status_counts_each_product_once_without_reading_a_manifest(tmp_path):
     assert row.steps["download"] == status.Step(
         **{"done": 5, "running": 1, "absent": 2, "failed": 1, "died": 1, "size": 5000, "estimated": True}
     )
-    assert row.steps["blur"] == status.Step(0, 0, 10, 0, 0, 0, False)
+    assert row.steps["convolve"] == status.Step(0, 0, 10, 0, 0, 0, False)
     assert "5 done ~5 kB, 1 running, 2 absent, 1 failed, 1 died" in status.table([row])
 
 
