@@ -85,7 +85,7 @@ def test_when_all_mirrors_fail_each_url_and_its_last_error_are_named(server, mir
     with pytest.raises(ArchiveUnavailable) as caught:
         fetch(PATH, [server.url, mirror.url], tmp_path, QUICK, unseal)
     assert f"{server.url}/{PATH}: status 502" in str(caught.value)
-    assert f"{mirror.url}/{PATH}: the answer is no FITS file" in str(caught.value)
+    assert f"{mirror.url}/{PATH}: the body is not a FITS file" in str(caught.value)
 
 
 def test_half_a_file_of_one_mirror_is_never_completed_from_another(server, mirror, tmp_path):

@@ -37,5 +37,5 @@ def test_a_ccd_fits_on_a_laptop_when_raw_skycells_are_not_kept():
 
 def test_a_disk_too_small_is_told_before_the_run(tmp_path):
     disk.demand_space(tmp_path / "not" / "yet", 1)
-    with pytest.raises(ValueError, match=r"GB free but this run needs about 1000000000\.0 GB.*keep_raw = false"):
+    with pytest.raises(ValueError, match=r"GB free, but this run needs about 1000000000\.0 GB.*keep_raw = false"):
         disk.demand_space(tmp_path / "not" / "yet", 10**18)

@@ -129,7 +129,7 @@ def absent(folder):
         (no_wcs, "the FFI has no WCS (no CTYPE1"),
         (folded, "does not invert"),
         (truncated, "the file is damaged, incomplete or another one"),
-        (no_fits, "it is no FITS"),
+        (no_fits, "it is not FITS at byte 0"),
         (a_skycell, "is it a TESS FFI?"),
         (other_name, "'my_image.fits' is not the name of a calibrated FFI"),
         (other_camera, "the file name says camera 3, the header CAMERA = 2"),
@@ -558,7 +558,7 @@ def cut_off(folder):
     "make, told",
     [
         (other_size, "header has NAXIS1 = 700, the ring table says 800"),
-        (cut_off, "HDU 1 ends at byte"),
+        (cut_off, "File may have been truncated"),
     ],
 )
 def test_a_file_that_is_not_whole_or_another_one_stops_its_skycell_and_is_named(tiny_sky, luigi, changed, make, told):
@@ -925,7 +925,7 @@ def test_a_disk_too_small_for_a_skycell_is_told_before_anything_is_fetched(tiny_
         ended = luigi.run("Downsample", *tiny_sky.arguments(disk / "data"))
         assert not (disk / "data" / "ps1_skycells_zarr").exists()
     assert ended.code == NOT_PLANNED
-    assert re.search(r"has 0\.0 GB free but this run needs about \d\.\d GB; free some space", sentence(ended))
+    assert re.search(r"has 0\.0 GB free, but this run needs about \d\.\d GB; free some space", sentence(ended))
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

@@ -289,7 +289,9 @@ def test_what_follows_the_last_hdu_must_be_zeros(stack):
 def test_a_file_without_an_image_says_what_it_holds(tmp_path):
     path = tmp_path / "table.fits"
     Table({"a": [1, 2]}).write(path)
-    with pytest.raises(ValueError, match="table.fits has no two-dimensional image .*HDU 1 BINTABLE.*no PS1 stack file"):
+    with pytest.raises(
+        ValueError, match="table.fits has no two-dimensional image .*HDU 1 BINTABLE.*not a PS1 stack file"
+    ):
         read_stack(path)
     with pytest.raises(ValueError, match="table.fits has no two-dimensional image .*is it a TESS FFI"):
         fits_in.read_ffi(path)
@@ -424,7 +426,7 @@ def test_an_ffi_that_lost_a_whole_extension_is_told_by_its_primary_header(tmp_pa
     with fits.open(path) as hdus:
         end = hdus[2].fileinfo()["hdrLoc"]
     os.truncate(path, end)
-    with pytest.raises(ValueError, match="NEXTEND promises 2 extensions, and there are 1"):
+    with pytest.raises(ValueError, match="NEXTEND promises 2 extensions, but the file has 1"):
         fits_in.read_ffi(path)
 
 

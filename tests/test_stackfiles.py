@@ -155,7 +155,7 @@ def test_a_disk_too_small_for_a_run_is_refused_before_the_first_download(tmp_pat
     recipe = combine.Recipe(settings.weights, "none", (12,), "flag", 4)
     names = [f"skycell.2611.{number:03d}" for number in range(100)]
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=30e9))
-    with pytest.raises(ValueError, match=r"30\.0 GB free but this run needs about \d+\.\d GB"):
+    with pytest.raises(ValueError, match=r"30\.0 GB free, but this run needs about \d+\.\d GB"):
         stack_files.demand_space(settings, recipe, names, 8)
     settings.keep_raw = False
     stack_files.demand_space(settings, recipe, names, 8)

@@ -1,9 +1,9 @@
-"""Fetching PS1 stack files from mirrors that fail in every way: whole and checked, or not at all.
+"""Fetch PS1 stack files from mirrors that fail in every way: whole and checked, or not at all.
 
-A file is streamed to a hidden temporary, hashed on the way, read by the caller's own reader, and only then handed
-on. What PS1 has not, or has with numbers that give no flux (`Unusable`), is a fact about the archive and kept apart
-from what it does not give just now (`ArchiveUnavailable`, to be tried later). Whatever happens, SIGKILL excepted,
-the temporaries go; `sweep` takes those that a killed process left.
+A file is streamed to a hidden temporary file, hashed as it arrives, checked by the caller's own reader, and only then
+passed on. A file that PS1 does not have (None), or has without usable flux (`Unusable`), is a fact about the archive.
+A file that no mirror delivers at the moment raises `ArchiveUnavailable`: try it again later. Temporary files are
+deleted whatever happens; `disk.sweep` deletes those of killed processes.
 """
 
 import contextlib
@@ -30,18 +30,18 @@ KINDS = {"image": "", "mask": ".mask", "wt": ".wt", "num": ".num", "exp": ".exp"
 
 
 class ArchiveUnavailable(RuntimeError):
-    """No mirror gave the file whole just now; the message names the URLs and their last errors."""
+    """No mirror delivered the whole file this time; the message names the URLs and their last errors."""
 
 
 class Unusable(NamedTuple):
-    """A file that every mirror that has it gives whole, with numbers that give no flux; it is in quarantine."""
+    """A file that arrived whole from every mirror that has it, but gives no flux; a copy is in quarantine."""
 
     url: str
     reason: str
 
 
 class FetchedFile(NamedTuple):
-    """A whole file, what its server said about it, and what its reader made of it."""
+    """A whole file, the headers of its server, and the result of its reader."""
 
     path: Path
     url: str
@@ -77,18 +77,18 @@ def stack_files(skycell: str, bands: Iterable[str], kinds: Iterable[str]) -> dic
     Raises
     ------
     ValueError
-        If the name, a band or a kind is none.
+        If the name, a band or a kind is not valid.
     """
     match = re.fullmatch(r"skycell\.(\d{4})\.(\d{3})", skycell)
     if match is None:
-        raise ValueError(f"{skycell!r} is no skycell; write it as skycell.PPPP.CCC with all leading zeros")
+        raise ValueError(f"{skycell!r} is not a skycell name; write it as skycell.PPPP.CCC with all leading zeros")
     bands, kinds = tuple(bands), tuple(kinds)
     for band in bands:
         if band not in tuple("grizy"):
-            raise ValueError(f"{band!r} is no PS1 filter; choose from g, r, i, z, y")
+            raise ValueError(f"{band!r} is not a PS1 filter; choose from g, r, i, z, y")
     for kind in kinds:
         if kind not in KINDS:
-            raise ValueError(f"{kind!r} is no stack product; choose from {', '.join(KINDS)}")
+            raise ValueError(f"{kind!r} is not a stack product; choose from {', '.join(KINDS)}")
     folder = f"rings.v3.skycell/{match[1]}/{match[2]}"
     return {
         f"{band}_{kind}": f"{folder}/rings.v3.{skycell}.stk.{band}.unconv{KINDS[kind]}.fits"
@@ -98,7 +98,7 @@ def stack_files(skycell: str, bands: Iterable[str], kinds: Iterable[str]) -> dic
 
 
 def source_of(base: str, path: str) -> str | Path:
-    """Find where a mirror keeps a file.
+    """Return where a mirror keeps a file.
 
     Parameters
     ----------
@@ -146,8 +146,8 @@ def fetch_all(
 ) -> Iterator[tuple[str, FetchedFile | Unusable | None]]:
     """Fetch files one after another, each while the one before is read and used.
 
-    One thread, which ends with the generator, keeps one connection busy, one file ahead. Close the generator (it
-    closes itself when exhausted or when anything raises) and no temporary stays.
+    One thread, which ends with the generator, downloads one file ahead over one connection. No temporary file is left
+    once the generator is closed; it closes itself when it is exhausted or raises.
 
     Parameters
     ----------
@@ -156,25 +156,25 @@ def fetch_all(
     bases : iterable of str
         Mirrors, tried in turn; see `source_of`.
     folder : path-like
-        Where the temporaries go, the pauses and ``quarantine/``. Made if missing.
+        Holds the temporary files, the pauses and ``quarantine/``. Created if missing.
     policy : RetryPolicy
         Tries, timeouts, waits.
     read : callable
         Called in the caller's thread with the key and the path of a finished download; reads all of it and raises
-        ValueError if it is not whole or not the one asked for, NoFlux if it is but cannot be used.
+        ValueError if it is damaged or another file, NoFlux if it is the right file but gives no flux.
 
     Yields
     ------
     key : str
         In the order of `files`.
     file : FetchedFile, Unusable or None
-        None where PS1 has no such file: every mirror answered 404 or 410. Its `path` is a temporary that goes with
+        None where PS1 has no such file: every mirror answered 404 or 410. Its `path` is a temporary file, deleted at
         the next step; its `content` is what `read` returned.
 
     Raises
     ------
     ArchiveUnavailable
-        If no mirror gives a file now; what was yielded before stays good.
+        If no mirror delivers a file now; the files yielded before remain valid.
     OSError
         If the disk is full or not writable; nothing is left behind.
     """
@@ -202,7 +202,7 @@ def fetch_all(
         stop.set()
         reader.shutdown(wait=True, cancel_futures=True)
         for unfinished in bodies.values():
-            # Ctrl-C while the thread was being started: the executor does not know it, and did not wait for it.
+            # After Ctrl-C while the thread was starting, the executor does not know it and has not waited for it.
             while unfinished.gi_running:
                 time.sleep(0.01)
             unfinished.close()
@@ -226,7 +226,7 @@ def _accepted(body, read):
 
 
 class _MirrorFailed(Exception):
-    """The mirror was given up; the message is a clause of the final sentence."""
+    """A mirror has used up its tries; the message becomes a clause of the final sentence."""
 
     def __init__(self, url, last, tries):
         super().__init__(f"{url}: {last} ({tries})")
@@ -279,7 +279,7 @@ def _bodies(path, bases, folder, policy, stop):
 
 
 def _bodies_of_mirror(transfer, part, suspect, policy, stop):
-    """Yield whole bodies from one mirror till its tries are used up."""
+    """Yield whole bodies from one mirror until its tries are used up."""
     attempt, tries, refused = 0, policy.tries, None
     pause = pause_file(part)
     while attempt < tries:
@@ -297,8 +297,8 @@ def _bodies_of_mirror(transfer, part, suspect, policy, stop):
             os.replace(part.path, suspect)
             digest = part.digest.hexdigest()
             if part.resumed and attempt == tries:
-                tries += 1  # the two halves may not belong together: once more, from zero
-            # The same bytes twice are the mirror's fault, not the line's.
+                tries += 1  # the two parts may be of different versions: download once more from the start
+            # The same bytes twice are a fault of the mirror, not of the transfer.
             last.again = digest != refused
             refused = digest
             part.clear()

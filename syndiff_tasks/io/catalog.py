@@ -1,4 +1,4 @@
-"""Star catalogues: a CSV of the user's, or Gaia's, asked once and kept on disk."""
+"""Star catalogs: a CSV file of the user, or Gaia, queried once and kept on disk."""
 
 import importlib.util
 import os
@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-#: What a catalogue must tell of each star, as Gaia DR3 names it: degrees (ICRS) and Vega magnitudes.
+#: Columns that a catalog must have, as Gaia DR3 names them: degrees (ICRS) and Vega magnitudes (docs/facts.md, 5).
 COLUMNS = ("ra", "dec", "phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag")
 
-#: Gaia is asked for stars down to this G by default: a skycell has some 200 for its PSF at high galactic latitude, and
-#: the field of a CCD stays below the archive's limit of 3 million rows but for the Milky Way's bulge.
+#: Default limit in G of a Gaia query: a skycell then has some 200 stars for its PSF at high galactic latitude, and
+#: the field of a CCD stays below the archive's limit of 3 million rows except in the Milky Way's bulge.
 FAINTEST = 17.0
 
-# In a process of its own: astroquery asks the server already when imported, knows no time-outs, and raises even bare
-# Exception. argv: query, path.
+# Runs in a process of its own: astroquery contacts the server when it is imported, has no time-out, and raises even
+# bare Exception. argv: query, path.
 _ASK = """
 import sys
 from astroquery.gaia import Gaia
@@ -29,17 +29,17 @@ table.write(sys.argv[2], format="ascii.csv", overwrite=True)
 
 
 class CatalogUnavailable(RuntimeError):
-    """Gaia's archive gave no stars just now; the template can be made without, its saturated stars kept and flagged."""
+    """Gaia's archive does not answer; a template can be made without it, its saturated stars kept and flagged."""
 
 
 def read_stars(path):
-    """Read a star catalogue.
+    """Read a star catalog.
 
     Parameters
     ----------
     path : path-like
         CSV with the columns `COLUMNS`, and optionally ``source_id``; others are not read. Lines that begin with ``#``
-        are comments. A colour may be missing, a position or G may not.
+        are comments. A color may be missing; a position or G may not.
 
     Returns
     -------
@@ -50,26 +50,28 @@ def read_stars(path):
     Raises
     ------
     ValueError
-        If the file is not there, no CSV, lacks a column, or holds what is no number, no position or no source_id.
+        If the file is missing or not a CSV file, lacks a column, or has an invalid number, position or source_id.
     """
     try:
         table = pd.read_csv(path, comment="#", index_col=False, usecols=lambda name: name in (*COLUMNS, "source_id"))
     except FileNotFoundError:
         raise ValueError(
-            f"the star catalogue {path} is not there; set star_catalog to a CSV, gaia, or nothing"
+            f"the star catalog {path} does not exist; set star_catalog to a CSV file, to gaia, or to nothing"
         ) from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"the star catalogue {path} is no CSV with a line of column names: {error}") from error
+        raise ValueError(f"the star catalog {path} is not a CSV file with a line of column names: {error}") from error
     absent = [name for name in COLUMNS if name not in table]
     if absent:
         raise ValueError(
-            f"the star catalogue {path} has no column {', '.join(absent)}; it needs {', '.join(COLUMNS)}, as Gaia DR3 "
+            f"the star catalog {path} has no column {', '.join(absent)}; it needs {', '.join(COLUMNS)}, as Gaia DR3 "
             "names them"
         )
     if "source_id" not in table:
         table["source_id"] = np.arange(1, len(table) + 1)
     if len(table) and table["source_id"].dtype != np.int64:
-        raise ValueError(f"source_id of the star catalogue {path} must be a whole number in each row; or leave it out")
+        raise ValueError(
+            f"source_id in the star catalog {path} must be an integer in every row; correct it or leave the column out"
+        )
     for name in COLUMNS:
         table[name] = _numbers(path, table[name])
     _check(path, table)
@@ -82,7 +84,7 @@ def _numbers(path, column):
     if strange.any():
         row = int(strange.to_numpy().argmax())
         raise ValueError(
-            f"{column.name} of star {row + 1} in the star catalogue {path} is {column.iloc[row]!r}: give a number, or "
+            f"{column.name} of star {row + 1} in the star catalog {path} is {column.iloc[row]!r}: give a number, or "
             "leave a magnitude empty"
         )
     return numbers
@@ -94,26 +96,26 @@ def _check(path, table):
         row = int(right.to_numpy().argmin())
         star = table.iloc[row]
         raise ValueError(
-            f"star {row + 1} in the star catalogue {path} has ra {star['ra']}, dec {star['dec']} and phot_g_mean_mag "
+            f"star {row + 1} in the star catalog {path} has ra {star['ra']}, dec {star['dec']} and phot_g_mean_mag "
             f"{star['phot_g_mean_mag']}: give degrees and a magnitude, or leave the star out"
         )
 
 
 def fetch_gaia(ra, dec, radius, cache_path, faintest=FAINTEST, timeout=600.0):
-    """Read the Gaia DR3 stars of a round field from a file, fetching them first if it does not hold them.
+    """Read the Gaia DR3 stars of a circular field from a file, after fetching them if the file does not have them.
 
     Parameters
     ----------
     ra, dec : float
-        Middle of the field [deg].
+        Center of the field [deg].
     radius : float
         Its radius [deg].
     cache_path : path-like
-        A CSV as `read_stars` takes it; its first line is the query that made it. Written whole or not at all.
+        A CSV as `read_stars` takes it; its first line is the query. Written whole or not at all.
     faintest : float
-        G of the faintest stars.
+        G magnitude of the faintest stars [mag].
     timeout : float
-        After so many seconds the archive counts as down.
+        Time after which the archive counts as down [s].
 
     Returns
     -------
@@ -123,9 +125,9 @@ def fetch_gaia(ra, dec, radius, cache_path, faintest=FAINTEST, timeout=600.0):
     Raises
     ------
     ValueError
-        If astroquery is not installed, or the numbers make no field.
+        If astroquery is not installed, or the numbers do not describe a field.
     CatalogUnavailable
-        If the archive did not answer, in time or at all.
+        If the archive does not answer within `timeout`, or with an error.
     """
     query, path = _query(ra, dec, radius, faintest), Path(cache_path)
     if not _holds(path, query):
@@ -148,8 +150,8 @@ def fetch_gaia(ra, dec, radius, cache_path, faintest=FAINTEST, timeout=600.0):
 def _query(ra, dec, radius, faintest):
     if not (-180 <= ra <= 360 and -90 <= dec <= 90 and 0 < radius <= 90 and np.isfinite(faintest)):
         raise ValueError(
-            f"ra {ra}, dec {dec}, radius {radius} [deg] and magnitude {faintest} make no field to ask Gaia for: "
-            "check the WCS of the FFI"
+            f"ra {ra}, dec {dec}, radius {radius} [deg] and magnitude {faintest} do not describe a field to query "
+            "Gaia for: check the WCS of the FFI"
         )
     return (
         f"SELECT source_id, {', '.join(COLUMNS)} FROM gaiadr3.gaia_source WHERE 1 = CONTAINS(POINT(ra, dec), "
@@ -176,8 +178,10 @@ def _ask(query, path, timeout):
         )
     except subprocess.TimeoutExpired:
         raise CatalogUnavailable(
-            f"Gaia's archive gave no stars within {timeout:g} s; try later, or use a CSV"
+            f"Gaia's archive did not answer within {timeout:g} s; try later, or set star_catalog to a CSV file"
         ) from None
     except subprocess.CalledProcessError as error:
-        last = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise CatalogUnavailable(f"Gaia's archive gave no stars ({last}); try later, or use a CSV") from error
+        last = (error.stderr.strip().splitlines() or ["no error message"])[-1]
+        raise CatalogUnavailable(
+            f"Gaia's archive returned no stars ({last}); try later, or set star_catalog to a CSV file"
+        ) from error

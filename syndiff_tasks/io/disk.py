@@ -1,4 +1,4 @@
-"""The disk below a data folder: space, temporaries and what killed processes left."""
+"""Disk space, temporary files, and the leftovers of killed processes."""
 
 import contextlib
 import os
@@ -21,43 +21,43 @@ TYPICAL_FILE = {"image": 69_000_000, "wt": 69_000_000, "mask": 10_000_000, "num"
 
 
 def temporary_file(folder, name):
-    """Name a hidden file that tells whose it is; the real name comes last, for readers that go by extension."""
+    """Return the path of a hidden file that names its host and process; it ends with the real name and extension."""
     return folder / f".fetching+{socket.gethostname()}+{os.getpid()}+{uuid.uuid4().hex[:8]}+{name}"
 
 
 def quarantine(suspect, name, reason):
-    """Put a refused body aside with its reason; one of each name, so that retries for days fill no disk."""
+    """Keep a refused file with the reason; only the last one of each name, so that days of retries fill no disk."""
     folder = suspect.parent / QUARANTINE
     folder.mkdir(exist_ok=True)
     kept = folder / name
-    # Replaced, not rewritten: the last one may be another user's.
-    told = temporary_file(folder, f"{name}.reason.txt")
-    told.write_text(f"{reason}\n", encoding="utf-8")
-    os.replace(told, kept.with_name(f"{name}.reason.txt"))
+    # Replaced, not rewritten: the last one may belong to another user.
+    note = temporary_file(folder, f"{name}.reason.txt")
+    note.write_text(f"{reason}\n", encoding="utf-8")
+    os.replace(note, kept.with_name(f"{name}.reason.txt"))
     os.replace(suspect, kept)
     return kept
 
 
 def sweep(folder: str | os.PathLike, days: float) -> list[Path]:
-    """Remove what killed processes left.
+    """Delete the temporary files of killed processes.
 
     Parameters
     ----------
     folder : path-like
         The `folder` of `fetch_all`; may be missing.
     days : float
-        Age from which a temporary of a process that cannot be asked (another host's) goes too.
+        Age from which temporary files of other hosts, whose processes are not visible, are deleted too.
 
     Returns
     -------
     removed : list of Path
-        The temporaries of dead processes of this host, and all older than `days`.
+        Temporary files of dead processes of this host, and all that are older than `days`.
     """
     removed = []
     for temporary in sorted(Path(folder).glob(".fetching+*")):
         host, pid = temporary.name.split("+")[1:3]
         dead = host == socket.gethostname() and not alive(int(pid))
-        # Its owner, or another sweeper, was first; or it is another user's, who will sweep it.
+        # Its owner or another process deleted it first, or it belongs to another user, whose runs will delete it.
         with contextlib.suppress(FileNotFoundError, PermissionError):
             if dead or time.time() - temporary.stat().st_mtime > days * 86400:
                 temporary.unlink()
@@ -73,18 +73,18 @@ def needed_bytes(
     keep_raw: bool,
     combined: int = 0,
 ) -> int:
-    """Estimate what a run puts on the disk.
+    """Estimate the disk space that a run needs.
 
     Parameters
     ----------
     n_skycells : int
-        Skycells that are not there yet.
+        Skycells that do not exist yet.
     bands, kinds : iterable of str
         As in `stack_files`.
     at_once : int
-        Downloads at a time; each holds two temporaries.
+        Simultaneous downloads; each has two temporary files.
     keep_raw : bool
-        Whether raw skycells stay once they are combined.
+        Whether raw skycells are kept after they are combined.
     combined : int
         Size of one combined skycell [bytes].
 
@@ -95,7 +95,7 @@ def needed_bytes(
 
     Notes
     -----
-    69 MB an image is measured on real r-band files; variances are noise as well, masks compress.
+    69 MB per image is measured on real r-band files (docs/facts.md, 2); variances are noise as well, masks compress.
     """
     raw = len(tuple(bands)) * sum(TYPICAL_FILE[kind] for kind in kinds)
     at_once = min(at_once, n_skycells)
@@ -104,19 +104,19 @@ def needed_bytes(
 
 
 def demand_space(folder: str | os.PathLike, needed: int) -> None:
-    """Compare what a run needs with what the disk has.
+    """Raise if a disk has less free space than a run needs.
 
     Parameters
     ----------
     folder : path-like
-        Where the products will go; may not exist yet.
+        Destination of the products; may not exist yet.
     needed : int
         [bytes], from `needed_bytes`.
 
     Raises
     ------
     ValueError
-        If there is less.
+        If the free space is smaller.
     """
     place = Path(folder).absolute()
     while not place.exists():
@@ -124,6 +124,6 @@ def demand_space(folder: str | os.PathLike, needed: int) -> None:
     free = shutil.disk_usage(place).free
     if free < needed:
         raise ValueError(
-            f"{folder} has {free / 1e9:.1f} GB free but this run needs about {needed / 1e9:.1f} GB; free some space,"
+            f"{folder} has {free / 1e9:.1f} GB free, but this run needs about {needed / 1e9:.1f} GB; free some space,"
             " ask for a smaller region (--roi), or set keep_raw = false in luigi.cfg"
         )

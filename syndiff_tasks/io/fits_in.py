@@ -1,4 +1,4 @@
-"""FITS files in: FFIs and PS1 stack files.
+"""Read FITS files: FFIs and PS1 stack files.
 
 Every HDU is read to its end, and every checksum verified, before a pixel is used. astropy only warns of a truncated or
 damaged file: its warnings are errors here.
@@ -36,7 +36,7 @@ STACK_KEYWORDS = (
 _NUMBERS = ("EXPTIME", "MJD-OBS", "BSOFTEN", "BOFFSET", "FPA.ZP")
 
 _PIECE = 1 << 18
-"""Bytes whose checksum is added up at a time, so few that they stay in the cache; a multiple of 4."""
+"""Bytes summed at a time, few enough for the cache; a multiple of 4."""
 
 # Raised by astropy for a damaged file. KeyError and the like come from headers that lack a card of their structure.
 _UNREADABLE = (OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, fits.VerifyError, AstropyWarning)
@@ -93,7 +93,7 @@ def _damaged(path, what):
 
 
 def _opener(path):
-    """Return what opens the bytes of a file, unzipped, again and again."""
+    """Return a function that opens a file, decompressed if it is gzipped."""
     with open(path, "rb") as file:
         if file.read(2) != b"\x1f\x8b":
             return functools.partial(open, path, "rb")
@@ -127,6 +127,7 @@ def _naming(path):
 
 def _hdus(path, file):
     """Read the HDUs of a file, each whole and with checksums that hold; those of compressed images as tables."""
+    _demand_header(path, file, 0)
     try:
         hdus = fits.open(
             file,
@@ -143,6 +144,15 @@ def _hdus(path, file):
     return hdus
 
 
+def _demand_header(path, file, start):
+    """Raise if no header begins at byte `start`, else go there (FITS Standard 4.0, sections 4.4.1 and 4.4.2)."""
+    file.seek(start)
+    expected, found = b"XTENSION=" if start else b"SIMPLE  =", file.read(9)
+    if found != expected:
+        raise _damaged(path, f"it is not FITS at byte {start}, which holds {found!r} instead of {expected!r}")
+    file.seek(start)
+
+
 def _verify(path, file, hdus):
     """Raise where a DATASUM or CHECKSUM does not hold."""
     for number, hdu in enumerate(hdus):
@@ -152,7 +162,7 @@ def _verify(path, file, hdus):
             continue
         found = _sum32(file, data, data + size)
         if stated and stated != str(found):
-            raise _damaged(path, f"DATASUM of HDU {number} is {stated}, its data add up to {found}")
+            raise _damaged(path, f"DATASUM of HDU {number} is {stated}, but the sum of its data is {found}")
         if "CHECKSUM" in hdu.header and _sum32(file, start, data, found) not in (0, 0xFFFFFFFF):
             raise _damaged(path, f"CHECKSUM of HDU {number} does not hold")
 
@@ -176,14 +186,14 @@ def _one_line(error):
 
 
 def _text(header, key, default=""):
-    """Read a card as text, whatever damage made of it."""
+    """Read a card as text, even if it is damaged."""
     return str(header.get(key, default)).strip()
 
 
 def _integer(path, header, key, default, lowest, highest):
     value = header.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-        raise _damaged(path, f"{key} = {value!r} is no whole number of {lowest}..{highest}")
+        raise _damaged(path, f"{key} = {value!r} is not an integer from {lowest} to {highest}")
     return value
 
 
@@ -212,7 +222,7 @@ def _image_header(header):
 
 
 def _is_image(header):
-    """Return whether the HDU holds a two-dimensional image, plain or compressed."""
+    """Return whether an HDU holds a two-dimensional image, plain or compressed."""
     if header.get("ZIMAGE", False):
         return header.get("ZNAXIS") == 2
     return header.get("NAXIS") == 2 and _text(header, "XTENSION", "IMAGE") == "IMAGE"
@@ -228,7 +238,7 @@ def _contents(headers):
 
 
 def _is_plain_rice(header):
-    """Return whether an image is in the archive's own form, which `rice` decodes."""
+    """Return whether an image is compressed as in the archive, so that `rice` decodes it."""
     parameters = {_text(header, f"ZNAME{n}"): header.get(f"ZVAL{n}") for n in range(1, 5)}
     return (
         _text(header, "ZCMPTYPE") == "RICE_1"
@@ -310,7 +320,7 @@ def _number(path, header, key, default):
     try:
         return float(header.get(key, default))
     except (TypeError, ValueError) as error:
-        raise _damaged(path, f"{key} is no number ({error})") from error
+        raise _damaged(path, f"{key} is not a number ({error})") from error
 
 
 def _keywords(path, header):
@@ -318,7 +328,7 @@ def _keywords(path, header):
     old_style = {f"PC{i}_{j}": f"PC00{i}00{j}" for i in (1, 2) for j in (1, 2)}
     keywords = {"BZERO": _number(path, header, "BZERO", 0.0), "BSCALE": _number(path, header, "BSCALE", 1.0)}
     if not (math.isfinite(keywords["BZERO"]) and math.isfinite(keywords["BSCALE"]) and keywords["BSCALE"]):
-        raise _damaged(path, f"BZERO and BSCALE of {keywords} scale nothing")
+        raise _damaged(path, f"BZERO and BSCALE of {keywords} are not a valid scaling")
     if "BLANK" in header:
         keywords["BLANK"] = _integer(path, header, "BLANK", None, -(2**63), 2**63)
     for key in STACK_KEYWORDS:
@@ -348,8 +358,8 @@ def read_stack(path):
     Raises
     ------
     ValueError
-        If the file is no FITS file, truncated, damaged (a checksum does not hold), or has no two-dimensional image; and
-        by `stored` where a tile does not decode. The message names the file.
+        If the file is not a FITS file, truncated, damaged (a checksum does not hold), or has no two-dimensional image;
+        and by `stored` where a tile does not decode. The message names the file.
 
     Notes
     -----
@@ -364,7 +374,7 @@ def read_stack(path):
         if number is None:
             raise ValueError(
                 f"{path} has no two-dimensional image ({_contents([hdu.header for hdu in hdus])}); "
-                "it is cut short or no PS1 stack file: fetch it again"
+                "it is truncated or not a PS1 stack file: fetch it again"
             )
         keywords = _keywords(path, _image_header(hdus[number].header))
         stored = _stored(path, opened, file, hdus, number)
@@ -390,13 +400,13 @@ def read_mask(path):
     Raises
     ------
     ValueError
-        As `read_stack`, and if the pixels are scaled or are no integers of at most 16 bits.
+        As `read_stack`, and if the pixels are scaled or are not integers of at most 16 bits.
     """
     stored, keywords = read_stack(path)
     if stored.dtype not in (np.uint16, np.int16, np.uint8) or (keywords["BZERO"], keywords["BSCALE"]) != (0.0, 1.0):
         raise ValueError(
             f"{path} holds {stored.dtype} with BZERO {keywords['BZERO']} and BSCALE {keywords['BSCALE']}, "
-            "which are no 16 mask bits; is it a mask file?"
+            "which are not 16 mask bits; is it a mask file?"
         )
     # Wrapping turns a sign into bit 15.
     return StackFile(stored.converted(np.uint16, lambda rows: rows.astype(np.uint16, copy=False)), keywords)
@@ -466,7 +476,7 @@ def read_ffi_header(path):
     Raises
     ------
     ValueError
-        As `read_ffi`, as far as can be told without reading the pixels.
+        As `read_ffi`, except for errors that only the pixels show.
     """
     with _naming(path), open(path, "rb") as plain:
         zipped = plain.read(2) == b"\x1f\x8b"
@@ -475,10 +485,8 @@ def read_ffi_header(path):
         headers, start = [], 0
         try:
             while len(headers) < 2:
-                stream.seek(start)
+                _demand_header(path, stream, start)
                 header = fits.Header.fromfile(stream)
-                if next(iter(header), None) != ("XTENSION" if start else "SIMPLE"):
-                    raise _damaged(path, f"it is not FITS at byte {start}")
                 headers.append(header)
                 start = stream.tell() + header.data_size_padded
                 if not zipped and start > plain.seek(0, io.SEEK_END):
@@ -514,8 +522,8 @@ def read_ffi(path):
     Raises
     ------
     ValueError
-        If the file is no FITS file, truncated, damaged, has no two-dimensional image of floats, or names no camera and
-        CCD. The message names the file and what was found.
+        If the file is not a FITS file, truncated, damaged, has no two-dimensional image of floats, or does not name
+        its camera and CCD. The message names the file and what was found.
     """
     opened = _opener(path)
     with _naming(path), opened() as file:
@@ -526,7 +534,7 @@ def _read_ffi(path, opened, file):
     hdus = _hdus(path, file)
     stated = hdus[0].header.get("NEXTEND", 0)
     if isinstance(stated, int) and stated > len(hdus) - 1:
-        raise _damaged(path, f"NEXTEND promises {stated} extensions, and there are {len(hdus) - 1}")
+        raise _damaged(path, f"NEXTEND promises {stated} extensions, but the file has {len(hdus) - 1}")
     images = [n for n, hdu in enumerate(hdus) if _is_image(hdu.header)]
     if not images or images[0] > 1:
         raise _no_ffi(path, _contents([hdu.header for hdu in hdus]))

@@ -1,4 +1,4 @@
-"""FITS files out: templates and maps."""
+"""Write FITS files: templates and maps."""
 
 import io
 import math
@@ -68,7 +68,7 @@ def _stamped(hdus):
 
 
 def write_template(path, primary, planes, wcs_cards, tables, *, unit, zero_point, dq_bits):
-    """Write a template: six images, two tables and the record of what made them.
+    """Write a template: six images, two tables and the settings and inputs of both.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def write_template(path, primary, planes, wcs_cards, tables, *, unit, zero_point
     Raises
     ------
     ValueError
-        If a plane is lacking or unknown, or the shapes differ.
+        If a plane is missing or unknown, or the shapes differ.
     """
     shapes = {name: np.shape(plane) for name, plane in planes.items()}
     if set(shapes) != set(PLANES) or len(set(shapes.values())) != 1:

@@ -1,4 +1,4 @@
-"""How often an archive is asked, how long one waits in between, and the pauses that processes share."""
+"""Retries: how often, the waits between them, and the pauses that all processes share."""
 
 import os
 import random
@@ -13,19 +13,19 @@ from syndiff_tasks.io.disk import temporary_file
 
 
 class RetryPolicy(NamedTuple):
-    """How an archive is asked: how often, how patiently, and under which name."""
+    """How often, how patiently and under which name requests are sent to an archive."""
 
     tries: int  # of one file at one mirror
     connect_timeout: float  # [s]
-    read_timeout: float  # [s] of silence before a transfer counts as dead
+    read_timeout: float  # [s] without data before a transfer counts as dead
     first_wait: float  # [s] longest wait before the second try; doubles from try to try
-    longest_wait: float  # [s] no wait is longer, whatever a server or a clock says
-    slowest: float = 0.0  # [bytes/s] a transfer that stays below it is broken off and resumed
+    longest_wait: float  # [s] upper bound of every wait, whatever a server or a clock says
+    slowest: float = 0.0  # [bytes/s] a slower transfer is broken off and resumed
     contact: str = ""  # project page, for the archive's operators; goes into the User-Agent
 
 
 class Stopped(Exception):
-    """The caller has gone; the reader thread ends."""
+    """The caller has closed the generator; the download thread ends."""
 
 
 def seconds_to_wait(retry_after: str | None) -> float | None:
@@ -39,7 +39,7 @@ def seconds_to_wait(retry_after: str | None) -> float | None:
 
 
 def wait_after(failure, attempt, policy):
-    """Seconds before the next try: exponential back-off with full jitter, or what the server asks; bounded."""
+    """Return the seconds until the next try: exponential back-off with full jitter, at least Retry-After; bounded."""
     backoff = min(policy.longest_wait, policy.first_wait * 2 ** (attempt - 1))
     asked = failure.retry_after
     if asked is None:
@@ -48,19 +48,19 @@ def wait_after(failure, attempt, policy):
 
 
 def wait(seconds, stop):
-    """Wait; raise `Stopped` where the caller has gone."""
+    """Wait; raise `Stopped` as soon as the caller closes the generator."""
     if stop.wait(seconds):
         raise Stopped
 
 
 def pause_file(part):
-    """Name the file by which the processes of a data folder tell one another to leave a host alone."""
+    """Return the file that makes all processes of a data folder pause requests to the host of a part."""
     host = urllib.parse.urlsplit(part.url).netloc
     return part.path.with_name(f".pause+{host}")
 
 
 def pause_everyone(pause, seconds):
-    """Have all processes leave a host alone for so many seconds."""
+    """Make all processes pause requests to a host for some seconds."""
     until = time.time() + seconds
     if until > _paused_until(pause):
         temporary = temporary_file(pause.parent, pause.name)
@@ -69,18 +69,18 @@ def pause_everyone(pause, seconds):
 
 
 def _paused_until(pause):
-    """Unix time until which a host is to be left alone; 0 where nobody asked for it."""
+    """Return the Unix time at which the pause of a host ends; 0 without a pause."""
     try:
         return float(pause.read_text())
-    except (FileNotFoundError, ValueError):  # a power cut can leave the file empty
+    except (FileNotFoundError, ValueError):  # a power failure can leave the file empty
         return 0.0
 
 
 def await_turn(pause, policy, stop):
-    """Wait out a pause that another process was told; a pause no server can have caused is a clock that jumped."""
+    """Wait for the end of a host's pause; one longer than any server can cause means that a clock jumped."""
     began = time.monotonic()
     while 0 < (left := _paused_until(pause) - time.time()) <= policy.longest_wait:
         if time.monotonic() - began > policy.longest_wait:
             return
-        # All were told the same moment: spread out.
+        # All processes wait for the same moment: spread them out.
         wait(left + random.uniform(0, policy.first_wait), stop)

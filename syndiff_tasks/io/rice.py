@@ -48,7 +48,7 @@ _LONGEST = np.uint64(1 << 47)
 
 @numba.extending.intrinsic
 def _count_leading_zeros(_, word):
-    """Make the processor's own instruction of it."""
+    """Emit the processor's own instruction."""
 
     def generate(context, builder, signature, arguments):
         return builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 0))
@@ -68,7 +68,7 @@ def _zeros_compiled(word):
 
 @numba.njit(cache=True, nogil=True)
 def _eight_bytes(stream, i):
-    """Load a word whose lowest byte is the first."""
+    """Load a little-endian word."""
     return (
         np.uint64(stream[i])
         | (np.uint64(stream[i + _U1]) << _U8)
@@ -136,7 +136,7 @@ def _next_block(stream, state):
 
 @numba.njit(cache=True, nogil=True)
 def _first_over(state):
-    """Return which lane's block began beyond its row."""
+    """Return the lane with a block that began beyond its row."""
     lane = 0
     while state[_BEGIN + lane] - _U4 <= state[_END + lane]:
         lane += 1
@@ -244,7 +244,7 @@ def _begin(stream, starts, lengths, zero, state):
 
 @numba.njit(cache=True, nogil=True)
 def _first_broken(state):
-    """Return which lane did not end with its row, or held a difference of more than 16 bits, or -1."""
+    """Return the lane that did not end with its row, or held a difference of more than 16 bits, or -1."""
     for lane in range(_LANES):
         at, end = state[_AT + lane], state[_END + lane]
         if at > end or (end - at) >> _U3 > _PADDING or state[_EXCESS + lane] >> _U16:
@@ -332,7 +332,9 @@ def decode_rows(stream, starts, lengths, nx, zero=0):
     outside = (starts < 0) | (lengths < 2) | (lengths > room) | (starts > room - lengths)
     if outside.any():
         j = int(outside.argmax())
-        raise ValueError(f"row {j} should be {lengths[j]} bytes from byte {starts[j]} on, but the data end at {room}")
+        raise ValueError(
+            f"row {j} should be {lengths[j]} bytes from byte {starts[j]} on, but the data end at byte {room}"
+        )
     rows = np.empty((starts.size, nx), dtype=np.uint16)
     broken = _decode_all(stream, starts, lengths, np.uint64(zero), rows)
     if broken >= 0:

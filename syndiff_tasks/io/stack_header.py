@@ -1,4 +1,4 @@
-"""What the header of a PS1 stack file must say: the skycell that was asked for, and numbers that give flux."""
+"""Checks of a PS1 stack header: the requested skycell, and values that allow a flux (docs/facts.md, 2)."""
 
 import math
 from collections.abc import Mapping
@@ -11,22 +11,22 @@ WCS_TOLERANCE = {"NAXIS": 0, "CRVAL": 1e-6, "CRPIX": 1e-3, "CDELT": 1e-11, "PC":
 
 
 class NoFlux(ValueError):
-    """A file is whole and the one asked for, but its numbers give no flux."""
+    """A file is whole and the requested one, but its header values allow no flux."""
 
 
 def check_keywords(keywords: Mapping[str, Any], expected: Mapping[str, float], kind: str, dtype: Any) -> None:
-    """Check that a stack product is of the skycell that was asked for, and can be turned into flux.
+    """Check that a stack product is that of the requested skycell and can be converted to flux.
 
     Parameters
     ----------
     keywords : mapping
         Header of the product.
     expected : mapping of str to float
-        ``NAXIS1``, ``NAXIS2``, ``CRVAL1`` [deg], ``CRPIX1`` [px, 1-based], ``CDELT1`` [deg], ``PC1_1``, … out of the
+        ``NAXIS1``, ``NAXIS2``, ``CRVAL1`` [deg], ``CRPIX1`` [px, 1-based], ``CDELT1`` [deg], ``PC1_1``, … from the
         ring table. Old-style ``PC001001`` is the same as ``PC1_1``. Keywords that real stacks leave out (LONPOLE,
-        EQUINOX, …) may be among them and are not looked at.
+        EQUINOX, …) may be among them and are not checked.
     kind : str
-        Out of `KINDS`. Images must have all of `expected`; in the others, what is there must agree.
+        Out of `KINDS`. Images must have all of `expected`; in the others, those present must agree.
     dtype : dtype
         Of the stored pixels.
 
@@ -35,7 +35,7 @@ def check_keywords(keywords: Mapping[str, Any], expected: Mapping[str, float], k
     ValueError
         Naming the first keyword that is wrong.
     NoFlux
-        If the position is right, but the numbers of an image or a variance give no flux.
+        If the position is right, but the header values of an image or variance allow no flux.
     """
     for name, value in expected.items():
         if _stem(name) not in WCS_TOLERANCE:
@@ -81,7 +81,7 @@ def _check_scaling(keywords):
         raise NoFlux(f"header has FPA.ZP = {zero_point}: no zero point in magnitudes")
     present = [name for name in ("BSOFTEN", "BOFFSET") if name in keywords]
     if len(present) == 1:
-        raise NoFlux(f"header has {present[0]} without its partner: BSOFTEN and BOFFSET belong together")
+        raise NoFlux(f"header has {present[0]} alone: BSOFTEN and BOFFSET are needed together")
     if not present:
         return
     softening, offset = float(keywords["BSOFTEN"]), float(keywords["BOFFSET"])

@@ -2,8 +2,8 @@
 
 Every array is a single shard (sharding codec) of chunks of whole rows: two files an array, so that the thousand
 skycells of a CCD do not eat a file system's inodes, and strips of rows can be read alone. Each chunk carries a CRC-32C,
-and a group lists its arrays, so that what is lost or damaged raises and never reads back as the fill value, as it does
-by Zarr's own rule.
+and a group lists its arrays, so that a missing or damaged array raises an error: by Zarr's own rule it
+would read back as the fill value.
 
 The format is plain Zarr v3, which zarr-python reads and writes; only its pipeline is left out. That takes 0.22 s of CPU
 to write and 0.18 s to read a noise image of 6320 x 6284 int16, and the same codecs called directly 0.09 s and 0.08 s.
@@ -54,7 +54,7 @@ _NO_CHUNK = 2**64 - 1
 
 
 def _blosc(dtype):
-    """Choose the codec of a type by the measurements above."""
+    """Return the fastest codec for a type, by the measurements above."""
     if dtype.kind in "iu" and dtype.itemsize == 2:
         return numcodecs.blosc.Blosc("lz4", clevel=5, shuffle=numcodecs.blosc.BITSHUFFLE)
     return numcodecs.blosc.Blosc("zstd", clevel=5, shuffle=numcodecs.blosc.SHUFFLE)
@@ -89,12 +89,12 @@ def _array_metadata(shape, dtype, rows):
 
 
 def _plain(value):
-    """Turn NumPy values and paths into what JSON knows."""
+    """Convert NumPy values and paths to JSON types."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    raise TypeError(f"attribute {value!r} is a {type(value).__name__}, which JSON does not know")
+    raise TypeError(f"attribute {value!r} is a {type(value).__name__}, which JSON cannot store")
 
 
 def _write_json(path, content):
@@ -135,8 +135,8 @@ def write_array(path, name, array, rows=ROWS):
     name : str
         Of the array: letters, digits and _.
     array : ndarray, or anything else that has `shape` and `dtype` and gives strips of rows
-        Integers, booleans or floats of at least one dimension and one element. Of what is no ndarray, one strip at a
-        time is held.
+        Integers, booleans or floats of at least one dimension and one element. Of an array that is not an
+        ndarray, one strip at a time is held.
     rows : int, optional
         Rows (of the first axis) a chunk.
 
@@ -151,7 +151,7 @@ def write_array(path, name, array, rows=ROWS):
         raise ValueError(f"{path}: array name {name!r} must be letters, digits and _, a letter first")
     shape, dtype = array.shape, array.dtype.newbyteorder("=")
     if dtype.kind not in "biuf" or dtype.itemsize > 8 or not shape or math.prod(shape) == 0:
-        raise ValueError(f"{path}: {name} of type {dtype} and shape {shape} is no array to be stored")
+        raise ValueError(f"{path}: {name} of type {dtype} and shape {shape} cannot be stored as an array")
     rows = min(rows, shape[0])
     folder = Path(path) / name
     folder.mkdir(parents=True)
@@ -219,9 +219,9 @@ def _read_json(path):
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise _damaged(path, "is lost") from error
+        raise _damaged(path, "is missing") from error
     except ValueError as error:
-        raise _damaged(path, f"is no JSON ({error})") from error
+        raise _damaged(path, f"is not JSON ({error})") from error
 
 
 @dataclass(frozen=True)
@@ -284,7 +284,7 @@ class StoredArray:
         return out
 
     def _chunk(self, file, number):
-        """Read the compressed bytes of a chunk and hold them against their checksum."""
+        """Read the compressed bytes of a chunk and verify their checksum."""
         offset, size = self.chunks[number]
         file.seek(offset)
         body, crc = file.read(size - _CRC_BYTES), file.read(_CRC_BYTES)
@@ -297,7 +297,7 @@ def _open(path):
     try:
         return open(path, "rb")
     except FileNotFoundError as error:
-        raise _damaged(path, "is lost") from error
+        raise _damaged(path, "is missing") from error
 
 
 def _read_index(path, chunks):
@@ -313,7 +313,7 @@ def _read_index(path, chunks):
     index = tuple((int(offset), int(length)) for offset, length in np.frombuffer(body, dtype="<u8").reshape(-1, 2))
     for number, (offset, length) in enumerate(index):
         if offset == _NO_CHUNK or offset + length > begin or length < _CRC_BYTES:
-            raise _damaged(path, f"chunk {number} of {chunks} is lost")
+            raise _damaged(path, f"chunk {number} of {chunks} is missing")
     return index
 
 

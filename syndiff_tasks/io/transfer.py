@@ -1,4 +1,4 @@
-"""One request for one file: a body that is appended to what has arrived, and hashed on the way."""
+"""One request for one file: its body is appended to the part that has arrived, and hashed."""
 
 import email.utils
 import functools
@@ -27,7 +27,7 @@ FITS_MAGIC = b"SIMPLE  ="  # FITS standard 4.0, 4.4.1.1: the first keyword of ev
 FITS_RECORD = 2880  # bytes; the shortest FITS file is one record
 
 RETRIED = {408, 425, 429}  # besides every 5xx
-CROWDED = {429, 503}  # the server asks everybody to wait, not only this request
+CROWDED = {429, 503}  # the server is overloaded: all processes wait, not this request alone
 
 
 class Refusal(NamedTuple):
@@ -39,7 +39,7 @@ class Refusal(NamedTuple):
 
 @dataclass
 class Part:
-    """What has arrived of one file, and what its server says the whole is."""
+    """The part of a file that has arrived, and the whole as its server describes it."""
 
     path: Path
     url: str = ""
@@ -53,38 +53,38 @@ class Part:
     refusal: Refusal | None = None
 
     def clear(self) -> None:
-        """Forget everything but the place; the file is truncated by its next writer."""
+        """Reset everything except path and URL; the next writer truncates the file."""
         self.size, self.digest, self.total = 0, hashlib.sha256(), None
         self.etag = self.last_modified = None
         self.resumable = self.resumed = False
         self.refusal = None
 
     def validator(self) -> str | None:
-        """Name the state of the file on the server: a strong ETag or, failing that, its date (RFC 9110, 13.1.5)."""
+        """Return the version of the file on the server: a strong ETag, or its date (RFC 9110, 13.1.5)."""
         return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
 
 
 class Absent(Exception):
-    """The mirror, or every mirror, says that there is no such file."""
+    """A mirror answers that it has no such file."""
 
 
 class TryFailed(Exception):
-    """One request came to nothing."""
+    """A request failed."""
 
     def __init__(self, reason, again=True, retry_after=None, crowded=False, unreached=False, useless=None):
         super().__init__(reason)
-        self.again = again  # the same mirror may do better next time
+        self.again = again  # another try at the same mirror may succeed
         self.retry_after = retry_after  # [s]
         self.crowded = crowded
         self.unreached = unreached
-        self.useless = useless  # why the file, which came whole, gives no flux
+        self.useless = useless  # why a whole file gives no flux
 
 
 def copy(source, root, part, policy, stop):
-    """Copy a file out of a folder; the copy is what gets checked, whatever happens to the original."""
+    """Copy a file from a folder; the copy is checked, whatever happens to the original."""
     if not root.is_dir():
-        # A disk that is not mounted, or an empty mount point, says nothing about what PS1 has.
-        raise TryFailed(f"there is no folder {root}; not mounted, or not in the archive's layout", again=False)
+        # An unmounted disk or an empty mount point does not prove that PS1 lacks the file.
+        raise TryFailed(f"the folder {root} does not exist: not mounted, or not in the archive's layout", again=False)
     part.clear()
     try:
         original = open(source, "rb")
@@ -126,19 +126,19 @@ def get(part, policy, stop):
 
 @functools.cache
 def session(pid, contact):
-    """Make the session of this process; a forked child must not share its parent's sockets, hence the pid."""
+    """Return the session of this process; `pid` keeps a forked child from using the sockets of its parent."""
     session = requests.Session()
     session.mount("http://", requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=1, max_retries=0))
     session.mount("https://", requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=1, max_retries=0))
     agent = f"syndiff_tasks/{importlib.metadata.version('syndiff_tasks')}"
     session.headers["User-Agent"] = f"{agent} (+{contact})" if contact else agent
-    # Stacks are compressed inside; an encoded body could be neither resumed nor measured against its length.
+    # Stacks are compressed already; a content encoding would prevent resuming and checks of the length.
     session.headers["Accept-Encoding"] = "identity"
     return session
 
 
 def _range_headers(part):
-    """Ask for the rest of a part, if the server can say that it is the rest of the same file."""
+    """Return headers that request the rest of a part, if the server can prove that the file is the same."""
     if not part.size or not part.resumable or part.validator() is None:
         part.clear()
         return {}
@@ -146,7 +146,7 @@ def _range_headers(part):
 
 
 def _sort(response, part):
-    """Take from the head of an answer what is coming, or raise what one does next."""
+    """Prepare a part for the body of a response, or raise the failure that its status means."""
     status, headers = response.status_code, response.headers
     if status == 206:
         _continue(response, part)
@@ -158,7 +158,7 @@ def _sort(response, part):
         part.etag, part.last_modified = headers.get("ETag"), headers.get("Last-Modified")
         part.resumable = headers.get("Accept-Ranges", "bytes") != "none"
         return
-    # Reading a short error page to its end keeps the connection; a long one is not worth it.
+    # Reading a short error page to its end keeps the connection open; a long one is not worth it.
     page = response.raw.read(1 << 16, decode_content=False)
     if status in (404, 410):
         raise Absent
@@ -172,7 +172,7 @@ def _sort(response, part):
 
 
 def _continue(response, part):
-    """Accept a 206 only if it goes on where the part ends, in the same file."""
+    """Accept a 206 response only if it continues the part, in the same version of the file."""
     given = response.headers.get("Content-Range", "")
     match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", given)
     etag = response.headers.get("ETag", part.etag)
@@ -189,7 +189,7 @@ def _continue(response, part):
 
 
 def _append(part, pieces, policy, stop):
-    """Write and hash what comes; raise if it is no FITS file, comes too slowly or ends too early."""
+    """Write and hash a body; raise if it is not a FITS file, too slow or too short."""
     began, before = time.monotonic(), part.size
     head = b""
     with open(part.path, "ab" if part.size else "wb") as file:
@@ -204,24 +204,24 @@ def _append(part, pieces, policy, stop):
             part.size += len(piece)
             elapsed = time.monotonic() - began
             if elapsed > policy.read_timeout and part.size - before < policy.slowest * elapsed:
-                raise TryFailed(f"only {(part.size - before) / elapsed:.0f} bytes/s came in")
+                raise TryFailed(f"only {(part.size - before) / elapsed:.0f} bytes/s arrived")
     if part.total is not None and part.size != part.total:
-        raise TryFailed(f"{part.size} of {part.total} bytes came")
+        raise TryFailed(f"{part.size} of {part.total} bytes arrived")
     if part.size < FITS_RECORD:
         size = part.size
         part.clear()
-        raise TryFailed(f"a body of {size} bytes is no FITS file")
+        raise TryFailed(f"a body of {size} bytes is not a FITS file")
 
 
 def _demand_fits(head, part):
     if not head.startswith(FITS_MAGIC[: len(head)]):
         part.clear()
-        logger.warning("%s answered with something that is no FITS file, beginning %r", part.url, head[:200])
-        raise TryFailed(f"the answer is no FITS file but begins {head[:40]!r}")
+        logger.warning("%s sent something that is not a FITS file, beginning %r", part.url, head[:200])
+        raise TryFailed(f"the body is not a FITS file: it begins {head[:40]!r}")
 
 
 def _root_of(error):
-    """Return in a few words what lies at the bottom of a chain of network errors."""
+    """Describe the root cause of a chain of network errors in a few words."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__
     text = getattr(error, "strerror", None) or str(error)
