@@ -78,6 +78,15 @@ def parser():
     verify = add("verify", "compare products with their manifests, and name what is wrong", "products:verify")
     _file(verify.add_argument("folder", nargs="?", help="data root, folder in it, or one product (default: data_root)"))
     verify.add_argument("--deep", action="store_true", help="compare every byte (digests), not only sizes")
+    recheck = add("recheck", "have the next run request files that the archive had not, or not usable", "recheck")
+    _file(recheck.add_argument("folder", nargs="?", help="data root (default: data_root of luigi.cfg)"))
+    recheck.add_argument(
+        "--older-than",
+        type=_days,
+        default=90.0,
+        metavar="DAYS",
+        help="only those that were last requested so many days ago, e.g. 30d (default: 90d)",
+    )
     explain = add("explain", "settings, inputs, digests and code version of a product", "products:explain")
     _file(explain.add_argument("product", help="a template, map or Zarr group"))
     return program
@@ -95,6 +104,11 @@ class _Commands:
         module, _, function = place.partition(":")
         command.set_defaults(module=module, function=function or "run")
         return command
+
+
+def _days(text):
+    """Return days of a text such as 90d or 90; ValueError if it has none."""
+    return float(text.removesuffix("d"))
 
 
 def _file(action):

@@ -386,9 +386,6 @@ class syndiff(luigi.Config):  # noqa: N801 - Luigi makes the section's name of t
     pixel_maps = _setting(Switch, "pixel_maps", description="write the maps of every skycell")
     keep_raw = _setting(Switch, "keep_raw", description="keep a skycell's raw pixels once it is combined")
     require_all_bands = _setting(Switch, "require_all_bands", description="stop where a band is missing")
-    recheck_absent_days = _setting(
-        Number, "recheck_absent_days", 0.0, 36500.0, description="days after which absent files are asked for again"
-    )
     star_catalog = _setting(
         luigi.Parameter, "star_catalog", description="CSV of stars (Gaia DR3 columns), gaia, or empty"
     )

@@ -15,13 +15,10 @@ import xxhash
 
 MANIFEST = "manifest.json"
 
+# What `withdraw` makes of the manifest.
+WITHDRAWN = "manifest.withdrawn.json"
+
 TEMPORARY = re.compile(r"^\.tmp-(?P<pid>\d+)-[0-9a-f]{8}@(?P<host>[^@]+)@")
-
-# A product that could not be made is told of beside where it will be.
-FAILED = re.compile(r"^\.(?P<product>.+)\.failed$")
-
-# One run of a luigi command and all processes that it forks: what `--overwrite` remade in this run is done.
-INVOCATION = os.environ.get("SYNDIFF_INVOCATION") or uuid.uuid4().hex
 
 
 class ProductDamaged(ValueError):
@@ -47,40 +44,6 @@ def temporary_path(final):
     """Return a hidden name beside `final`; the extensions stay last, since writers choose compression by them."""
     final = Path(final)
     return final.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}@{socket.gethostname()}@{final.name}")
-
-
-def failure_path(path):
-    """Return where the last failure to make the product `path` is told: hidden beside it, until it is published."""
-    path = Path(path)
-    return path.with_name(f".{path.name}.failed")
-
-
-def remember_failure(path, task, sentence):
-    """Leave a record of a failed try beside a product, for `syndiff_tasks status`.
-
-    Parameters
-    ----------
-    path : path-like
-        What could not be made.
-    task : str
-        Name of the task that should have made it.
-    sentence : str
-        What it failed of.
-    """
-    told = {"task": task, "product": Path(path).name, "error": sentence, "failed": now(), "host": socket.gethostname()}
-    told["invocation"] = INVOCATION
-    # Where not even this can be written, as on a full disk, the terminal and luigid have told it.
-    with contextlib.suppress(OSError):
-        write_json(failure_path(path), told)
-
-
-def tried_now(path, manifest):
-    """Return whether this invocation has made the product `path`, of this manifest, or has tried to in vain."""
-    try:
-        failed = json.loads(failure_path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        failed = {}
-    return INVOCATION in (manifest["invocation"], failed.get("invocation"))
 
 
 def manifest_path(path):
@@ -115,6 +78,28 @@ def read_manifest(path):
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise ProductDamaged(f"{where}: not a manifest ({error}); delete {path} and run its task again") from error
+
+
+def withdraw(path):
+    """Let a folder count as missing, and what was made from it as outdated, but keep its content.
+
+    Parameters
+    ----------
+    path : path-like
+        A product that is a folder. Its task makes it again, or calls `restore`.
+    """
+    os.rename(manifest_path(path), Path(path) / WITHDRAWN)
+
+
+def is_withdrawn(path):
+    """Return whether a product was withdrawn."""
+    return (Path(path) / WITHDRAWN).exists()
+
+
+def restore(path):
+    """Undo `withdraw`, where it was done."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.rename(Path(path) / WITHDRAWN, Path(path) / MANIFEST)
 
 
 def verify(path, deep=False):

@@ -51,6 +51,11 @@ def raw(root, skycell):
     return Path(f"{root}/ps1_skycells_zarr/ps1_skycells.zarr/{_projection(skycell)}/{skycell}")
 
 
+def raw_skycells(root):
+    """Return the Zarr groups of all raw skycells, sorted."""
+    return sorted(Path(root).glob("ps1_skycells_zarr/ps1_skycells.zarr/*/skycell.*"))
+
+
 def incoming(root):
     """Return the folder of files on their way from the archive, and of those that failed every try (quarantine)."""
     return Path(root) / "ps1_skycells_zarr" / "incoming"
@@ -74,6 +79,11 @@ def resolved_names(root):
 def combined(root, recipe, skycell):
     """Return the Zarr group of one skycell's combined blocks."""
     return Path(f"{root}/combined_skycells_zarr/{recipe}/{_projection(skycell)}/{skycell}")
+
+
+def combined_skycells(root):
+    """Return the Zarr groups of all combined skycells, of all recipes, sorted."""
+    return sorted(Path(root).glob("combined_skycells_zarr/*/*/skycell.*"))
 
 
 def recipes(root):

@@ -23,16 +23,14 @@ import luigi
 from . import __version__
 from .io.liveness import alive
 from .manifest import (
-    FAILED,
-    INVOCATION,
     MANIFEST,
     TEMPORARY,
     ProductNotRead,
     content_of,
     digest_of,
-    failure_path,
     flush,
     flush_tree,
+    is_withdrawn,
     manifest_path,
     now,
     read_manifest,
@@ -56,7 +54,7 @@ class Draft(NamedTuple):
     notes: dict
     begun: float = 0.0
 
-    def took(self, step):
+    def record_time(self, step):
         """Note how long the product has taken until now [s], under the name of its step."""
         seconds = self.notes.setdefault("seconds", {})
         seconds[step] = round(time.monotonic() - self.begun, 2)
@@ -74,21 +72,19 @@ class WholeTarget(luigi.Target):
     inputs : dict of str to WholeTarget, optional
         The products that this one is made of. Remade with another content, they make this one stale; gone, they
         do not.
-    overwrite : bool, optional
-        Take the product for missing until this invocation has made it.
+    overwrite : str, optional
+        Time of a request to make the product again (UTC, ISO 8601): treat it as missing until it was made for this
+        request or a later one. Empty for none.
     task : str, optional
         Name of the task that makes it, for messages.
-    due : callable, optional
-        Takes the product's manifest, and tells whether to make it again though nothing that it is made of was remade.
     """
 
-    def __init__(self, path, settings, inputs=None, overwrite=False, task="the task", due=None):
+    def __init__(self, path, settings, inputs=None, overwrite="", task="the task"):
         self.path = str(path)
         self.task = task
         self.told = settings
         self.inputs = inputs or {}
         self.overwrite = overwrite
-        self.due = due
 
     @functools.cached_property
     def settings(self):
@@ -122,16 +118,16 @@ class WholeTarget(luigi.Target):
         if manifest is None:
             return False
         if self.overwrite:
-            return manifest["invocation"] == INVOCATION
+            return self._made_on_request(manifest)
         self._refuse_other_settings(manifest)
         return not self._stale(manifest)
 
     @contextlib.contextmanager
-    def writing(self):
+    def writing(self, replace=False):
         """Give a `Draft` with a temporary path to write to, and publish what was written there.
 
         A failed run leaves nothing, and what killed runs left beside the product goes. Where another writer was first
-        with the same settings and inputs, its product stays and ours is dropped.
+        with the same settings and inputs, its product stays and ours is dropped, unless `replace` is set.
 
         Raises
         ------
@@ -147,8 +143,7 @@ class WholeTarget(luigi.Target):
         draft = Draft(str(temporary), {}, time.monotonic())
         try:
             yield draft
-            self._publish(temporary, final, draft.notes)
-            failure_path(final).unlink(missing_ok=True)
+            self._publish(temporary, final, draft.notes, replace)
         except PermissionError as error:
             raise _refused(error, error.filename or final) from error
         except OSError as error:
@@ -177,18 +172,18 @@ class WholeTarget(luigi.Target):
             "syndiff_tasks": __version__,
             "made": now(),
             "host": socket.gethostname(),
-            "invocation": INVOCATION,
+            "requested": max(self.overwrite, (self.manifest() or {}).get("requested", "")),
         }
 
-    def _publish(self, temporary, final, notes):
+    def _publish(self, temporary, final, notes, replace):
         files = content_of(temporary)
         manifest = self.record() | {"notes": notes, "files": files, "digest": digest_of(files)}
-        if not self.overwrite and self._made_by_another_writer():
+        if not replace and self._made_by_another_writer():
             return
         if temporary.is_dir():
             write_json(temporary / MANIFEST, manifest)
             flush_tree(temporary)
-            self._replace_folder(temporary, final)
+            self._replace_folder(temporary, final, replace)
         else:
             flush(temporary)
             # Between the two renames the old manifest must not vouch for other bytes than those that it tells of.
@@ -198,14 +193,20 @@ class WholeTarget(luigi.Target):
             write_json(manifest_path(final), manifest)
         flush(final.parent)
 
+    def _made_on_request(self, manifest):
+        # Times of requests are compared, never the time when it was made: clocks of hosts differ.
+        return manifest.get("requested", "") >= self.overwrite
+
     def _made_by_another_writer(self):
         manifest = self.manifest()
         if manifest is None:
             return False
+        if self.overwrite:
+            return self._made_on_request(manifest)
         self._refuse_other_settings(manifest)
         return not self._stale(manifest)
 
-    def _replace_folder(self, temporary, final):
+    def _replace_folder(self, temporary, final, replace):
         """Move a folder into place; where another writer was first, its folder stays: it may be being read."""
         aside = temporary_path(final)
         while True:
@@ -215,15 +216,13 @@ class WholeTarget(luigi.Target):
             except OSError:
                 if not final.is_dir():
                     raise
-                if not self.overwrite and self._made_by_another_writer():
+                if not replace and self._made_by_another_writer():
                     break
                 with contextlib.suppress(FileNotFoundError):  # another writer was quicker at moving it aside
                     os.rename(final, aside)
                 _remove(aside)
 
     def _stale(self, manifest):
-        if self.due and self.due(manifest):
-            return True
         now = {name: target.digest() for name, target in self.inputs.items()}
         then = manifest["inputs"]
         if set(now) != set(then) or any(now[name] not in (None, then[name]) for name in now):
@@ -232,14 +231,14 @@ class WholeTarget(luigi.Target):
 
     @functools.cached_property
     def outdated(self):
-        """Whether the product is there but will be remade, as it was asked for or for something far up its inputs.
+        """Whether the product will be remade, on request, because it was withdrawn, or for something far up its inputs.
 
         Asked once of each object, since a thousand skycells stand behind each of a hundred templates.
         """
         manifest = self.manifest()
         if manifest is None:
-            return False
-        return self.overwrite and manifest["invocation"] != INVOCATION or self._stale(manifest)
+            return is_withdrawn(self.path)
+        return not self._made_on_request(manifest) or self._stale(manifest)
 
     def _refuse_other_settings(self, manifest):
         made = manifest["settings"]
@@ -263,8 +262,8 @@ class WholeTarget(luigi.Target):
 def sweep(folder, seconds_old=86400.0):
     """Remove the temporary files and folders in `folder` that dead runs left behind.
 
-    Those of this host go when their process is gone; those of other hosts, and what is told of failures, when nothing
-    touched them for `seconds_old`.
+    Those of this host go when their process is gone; those of other hosts when nothing touched them for
+    `seconds_old`.
 
     Returns
     -------
@@ -276,11 +275,11 @@ def sweep(folder, seconds_old=86400.0):
     removed = []
     for path in sorted(Path(folder).glob(".*")):
         made_by = TEMPORARY.match(path.name)
-        if not (made_by or FAILED.match(path.name)):
+        if not made_by:
             continue
         # Its owner, or another sweeper, was first; or it is another user's, who will sweep it.
         with contextlib.suppress(FileNotFoundError, PermissionError):
-            if made_by and made_by["host"] == here:
+            if made_by["host"] == here:
                 dead = not alive(int(made_by["pid"]))
             else:
                 dead = now - path.lstat().st_mtime > seconds_old

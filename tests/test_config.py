@@ -100,7 +100,8 @@ def test_errors_of_numbers_choices_and_switches_name_their_parameter():
     unnamed = {type(p).__name__ for task in classes for _, p in task.get_params() if not hasattr(p, "name")}
     assert unnamed <= {
         "Parameter",
-        "BoolParameter",
+        "Overwrite",
+        "RunBegin",
         "Bits",
         "BitsOfSetting",
         "Offsets",
@@ -276,7 +277,7 @@ OTHER = {
         "keep_raw": "false",
         "require_all_bands": "true",
     },
-    **{"recheck_absent_days": "7", "star_catalog": "gaia", "saturated_stars": "keep", "ccds_at_once": "4"},
+    **{"star_catalog": "gaia", "saturated_stars": "keep", "ccds_at_once": "4"},
     **{"pictures": "false", "tic_lookup": "http://127.0.0.1/mast"},
 }
 

@@ -457,13 +457,14 @@ def test_whole_files_without_flux_are_missing_bands_reported_kept_and_fetched_ag
     (raw,) = (root / "ps1_skycells_zarr").rglob(ONE.name)
     assert re.search(r"z_image  unusable on \d{4}-\d\d-\d\d: header has EXPTIME = -5.0", ask("explain", raw).stdout)
 
-    ask_again = [*one, "--syndiff-recheck-absent-days", "0"]
-    assert luigi.run("DownloadSkycell", *ask_again).code == 0
+    assert recheck(root, 0) == "1 skycells lack files"
+    assert luigi.run("DownloadSkycell", *one).code == 0
     assert told_of_use(root) == ("ri", useless)
     for good in (z, y):
         shutil.copy(tiny_sky.archive / good.relative_to(files), good)
     assert luigi.run("DownloadSkycell", *one).said.count("Did not run any tasks") == 1
-    assert luigi.run("DownloadSkycell", *ask_again).code == 0
+    assert recheck(root, 0) == "1 skycells lack files"
+    assert luigi.run("DownloadSkycell", *one).code == 0
     assert luigi.run("Downsample", *tiny_sky.arguments(root, *PLAIN, archive=files)).code == 0
     assert told_of_use(root) == ("rizy", {})
     assert the_same(planes(template_of(root)), planes(template_of(finished)))
@@ -490,6 +491,13 @@ def days_ago(raw, days):
     (raw / "manifest.json").write_text(json.dumps(manifest))
 
 
+def recheck(root, days):
+    """Withdraw what the archive had not so many days ago, and return the result in words."""
+    ended = ask("recheck", root, "--older-than", f"{days}d")
+    assert ended.returncode == 0, ended.stderr
+    return re.match(rf"{re.escape(str(root))}: (\d+ skycells lack files)", ended.stdout)[1]
+
+
 def nothing_run(ended):
     return ended.code == 0 and "Did not run any tasks" in ended.said
 
@@ -502,43 +510,52 @@ def test_a_finished_template_is_remade_when_the_archive_has_gained_a_file(tiny_s
         came = files / path.relative_to(tiny_sky.archive)
         came.parent.mkdir(exist_ok=True)
         shutil.copy(path, came)
-    assert nothing_run(luigi.run("Downsample", *arguments, "--syndiff-recheck-absent-days", "92"))
+    assert recheck(root, 92) == "0 skycells lack files"
+    assert nothing_run(luigi.run("Downsample", *arguments))
+    assert recheck(root, 90) == "1 skycells lack files"
     ended = luigi.run("Downsample", *arguments)
     assert ended.code == 0, ended.tail
     assert the_same(planes(template_of(root)), planes(template_of(finished)))
-    assert nothing_run(luigi.run("Downsample", *arguments, "--syndiff-recheck-absent-days", "0"))
+    assert recheck(root, 0) == "0 skycells lack files"
+    assert nothing_run(luigi.run("Downsample", *arguments))
 
 
 def test_an_archive_with_nothing_new_is_asked_once_a_period_and_nothing_is_remade(luigi, lacking):
     files, root, raw, arguments = lacking
     before, had = products(root), read_manifest(raw)["notes"]["files"]
     no_y(files)  # what it has no more was had before, and stays
+    assert recheck(root, 90) == "1 skycells lack files"
     ended = luigi.run("Downsample", *arguments)
     assert ended.code == 0, ended.tail
     assert remade(before, products(root)) == [str(raw.relative_to(root))]
     assert read_manifest(raw)["notes"]["files"] == had and verify(raw, deep=True) == []
     assert nothing_run(luigi.run("Downsample", *arguments))
-    always = luigi.run("Downsample", *arguments, "--syndiff-recheck-absent-days", "0")
+    assert recheck(root, 90) == "0 skycells lack files"
+    assert recheck(root, 0) == "1 skycells lack files"
+    always = luigi.run("Downsample", *arguments)
     assert always.code == 0 and not nothing_run(always)
     shutil.rmtree(raw)  # as keep_raw = false does
-    assert nothing_run(luigi.run("Downsample", *arguments, "--syndiff-recheck-absent-days", "0"))
+    assert recheck(root, 0) == "0 skycells lack files"
+    assert nothing_run(luigi.run("Downsample", *arguments))
 
 
 def test_asked_again_an_archive_that_is_away_takes_nothing_away(luigi, lacking):
     _, root, raw, arguments = lacking
     arguments = with_words(arguments, syndiff_archive=f"http://127.0.0.1:{free_port()}")
     before = products(root)
-    for _ in range(2):  # not a product of this try, it is tried by the next run again
+    for _ in range(2):  # a re-check that failed is due again
+        assert recheck(root, 90) == "1 skycells lack files"
         ended = luigi.run("Downsample", *arguments)
         assert ended.code == 0, ended.tail
-        assert f"{ONE.name} was asked for again in vain, and stays as it is: " in ended.said
+        assert f"{ONE.name}: re-check failed; keeping the files already downloaded: " in ended.said
         assert products(root) == before and verify(raw, deep=True) == []
 
 
 def test_a_damaged_skycell_is_fetched_as_a_whole_when_the_archive_is_asked_again(luigi, lacking):
-    _, _, raw, arguments = lacking
+    _, root, raw, arguments = lacking
     damaged = raw / "r_image" / "c.0.0"
     damaged.write_bytes(damaged.read_bytes()[::-1])
+    assert recheck(root, 90) == "1 skycells lack files"
     assert luigi.run("Downsample", *arguments).code == 0
     assert verify(raw, deep=True) == []
 

@@ -38,6 +38,8 @@ ROI = "17,17,19,19"  # of the cut-outs below: 2 x 2 px owned by one of the four 
 ORIGIN = {"CRPIX1P": 1, "CRPIX2P": 1, "CRVAL1P": 1281, "CRVAL2P": 681}
 TANSIP = made_up.cutout()
 
+LATER = "2100-01-01T00:00:00+00:00"
+
 
 def name_of(hour, camera=3, ccd=3, number=20):
     return f"tess2020019{hour:02d}5814-s{number:04d}-{camera}-{ccd}-0165-s_ffic.fits"
@@ -87,19 +89,30 @@ def test_ffis_of_a_sector_are_found_below_the_folder_once_each(tmp_path):
     names = ["a/" + name_of(1), "a/b/" + name_of(1) + ".gz", name_of(0), name_of(2, 1, 4), name_of(3, number=21)]
     for name in [*names, "a/calibration.fits", "notes.txt"]:
         (tmp_path / name).touch()
-    found = ffi_folder.find(str(tmp_path), 20)
+    found = ffi_folder.find(str(tmp_path), 20, LATER)
     assert found == {
         paths.CCD(20, 1, 4): (tmp_path / name_of(2, 1, 4),),
         paths.CCD(20, 3, 3): (tmp_path / name_of(0), tmp_path / "a" / name_of(1)),
     }
 
 
+def test_a_run_sees_the_ffis_that_were_there_when_it_began_and_the_next_run_sees_all(tmp_path):
+    (tmp_path / name_of(0)).touch()
+    first = tasks.Sector(sector=20, ffi_dir=str(tmp_path))
+    (tmp_path / name_of(1)).touch()
+    os.utime(tmp_path / name_of(1), (0, 0))  # a copy may keep its dates
+    ccd = paths.CCD(20, 3, 3)
+    assert first.found()[ccd] == (tmp_path / name_of(0),)
+    assert first.derive(tasks.DriftOffsets, camera=3, ccd=3).ffis() == (tmp_path / name_of(0),)
+    assert len(tasks.Sector(sector=20, ffi_dir=str(tmp_path)).found()[ccd]) == 2
+
+
 def test_a_folder_without_ffis_of_the_sector_is_refused_with_what_it_holds(tmp_path):
     (tmp_path / name_of(3, number=21)).touch()
     with pytest.raises(ValueError, match="no calibrated FFI of sector 20 .*FFIs of sector 21 found"):
-        ffi_folder.find(str(tmp_path), 20)
+        ffi_folder.find(str(tmp_path), 20, LATER)
     with pytest.raises(ValueError, match="there is no such folder"):
-        ffi_folder.find(str(tmp_path / "none"), 20)
+        ffi_folder.find(str(tmp_path / "none"), 20, LATER)
 
 
 def test_a_header_gives_time_quality_and_pointing_and_a_bad_one_the_reason(tmp_path):

@@ -1,4 +1,5 @@
 import datetime
+import json
 import math
 import shutil
 from types import SimpleNamespace
@@ -12,12 +13,14 @@ from numpy.testing import assert_array_equal
 from syndiff_tasks import paths
 from syndiff_tasks.chain import combine, stack_files
 from syndiff_tasks.chain.progress import Progress
+from syndiff_tasks.chain.recheck import Rechecked, recheck
 from syndiff_tasks.demo import archive as demo_archive
 from syndiff_tasks.demo import frame, sky
 from syndiff_tasks.geometry import mapping
 from syndiff_tasks.geometry.rings import rings_v3
 from syndiff_tasks.io import fits_in, store
 from syndiff_tasks.io.archive import ArchiveUnavailable, RetryPolicy
+from syndiff_tasks.manifest import read_manifest
 from syndiff_tasks.targets import WholeTarget
 
 SMALL = 600
@@ -32,15 +35,32 @@ def today(days_ago):
     return (datetime.datetime.now(datetime.timezone.utc).date() - datetime.timedelta(days=days_ago)).isoformat()
 
 
+def publish(path, notes):
+    path.mkdir(parents=True)
+    (path / "manifest.json").write_text(json.dumps({"notes": {"absent": {}} | notes}))
+
+
 @pytest.mark.parametrize(
     ("asked", "due"),
     [({}, False), ({"z_image": 29}, False), ({"z_image": 30}, True), ({"z_image": 3, "y_wt": 31}, True)],
 )
-def test_absent_files_are_asked_for_again_after_so_many_days(asked, due):
-    manifest = {"notes": {"absent": {key: today(days) for key, days in asked.items()}}}
-    assert stack_files.recheck_is_due(manifest, 30) == due
-    useless = {key: {"asked": today(days), "url": "", "reason": ""} for key, days in asked.items()}
-    assert stack_files.recheck_is_due({"notes": {"absent": {}, "unusable": useless}}, 30) == due
+@pytest.mark.parametrize("kind", ["absent", "unusable"])
+def test_absent_and_unusable_files_are_rechecked_after_so_many_days(tmp_path, asked, due, kind):
+    notes = {"absent": {key: today(days) for key, days in asked.items()}}
+    if kind == "unusable":
+        notes = {kind: {key: {"asked": today(days), "url": "", "reason": ""} for key, days in asked.items()}}
+    raw = paths.raw(tmp_path, "skycell.2611.071")
+    publish(raw, notes)
+    assert recheck(tmp_path, 30) == Rechecked([raw] if due else [], [])
+    assert (read_manifest(raw) is None) == due
+    assert recheck(tmp_path, 30) == Rechecked([], [])
+
+
+def test_a_combined_skycell_without_raw_pixels_is_reported_and_left_alone(tmp_path):
+    combined = paths.combined(tmp_path, "recipe", "skycell.2611.071")
+    publish(combined, {"absent": {"z_image": today(91)}})
+    assert recheck(tmp_path, 90) == Rechecked([], [combined])
+    assert read_manifest(combined) is not None
 
 
 def test_a_repeated_download_requests_the_bands_present_and_those_wanted():

@@ -1,6 +1,5 @@
 import errno
 import glob
-import json
 import os
 import signal
 import subprocess
@@ -10,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from syndiff_tasks.manifest import ProductNotRead, read_manifest, temporary_path, verify
+from syndiff_tasks.manifest import ProductNotRead, read_manifest, restore, temporary_path, verify, withdraw
 from syndiff_tasks.targets import ProductNotWritten, SettingsDiffer, WholeTarget, sweep
+
+REQUESTED = "2026-12-01T00:00:00.000000+00:00"
 
 
 def write_file(target, text):
@@ -71,10 +72,7 @@ def test_other_settings_are_refused_with_both_values_and_the_two_ways_on(tmp_pat
 
 def test_overwriting_replaces_a_product_of_other_settings_in_one_step(tmp_path):
     write_folder(WholeTarget(tmp_path / "p", {"sigma": 40}), {"old": "1"})
-    again = WholeTarget(tmp_path / "p", {"sigma": 53}, overwrite=True)
-    # What this invocation made counts as made: the manifest of the first writer is of this process too.
-    manifest = json.loads((tmp_path / "p" / "manifest.json").read_text()) | {"invocation": "another"}
-    (tmp_path / "p" / "manifest.json").write_text(json.dumps(manifest))
+    again = WholeTarget(tmp_path / "p", {"sigma": 53}, overwrite=REQUESTED)
     assert not again.exists()
     write_folder(again, {"new": "2"})
     assert again.exists()
@@ -82,7 +80,37 @@ def test_overwriting_replaces_a_product_of_other_settings_in_one_step(tmp_path):
     assert names_in(tmp_path) == ["p"]
 
 
-def test_a_product_is_stale_when_an_input_changed_but_not_when_it_is_gone(tmp_path):
+def test_a_request_is_fulfilled_by_whoever_makes_the_product_for_it_or_for_a_later_one(tmp_path):
+    write_file(WholeTarget(tmp_path / "p", {}, overwrite=REQUESTED), "1")
+    assert WholeTarget(tmp_path / "p", {}, overwrite=REQUESTED).exists()
+    later = WholeTarget(tmp_path / "p", {}, overwrite=REQUESTED.replace("2026", "2027"))
+    assert not later.exists() and later.outdated
+    write_file(later, "2")
+    write_file(WholeTarget(tmp_path / "p", {}, overwrite=REQUESTED), "of a slower writer")
+    assert (tmp_path / "p").read_text() == "2"
+
+
+def test_a_product_remade_without_a_request_still_fulfils_the_one_before(tmp_path):
+    first = WholeTarget(tmp_path / "p", {}, overwrite=REQUESTED)
+    write_file(first, "1")
+    with WholeTarget(tmp_path / "p", {}).writing(replace=True) as draft:
+        Path(draft.path).write_text("2")
+    assert first.exists() and (tmp_path / "p").read_text() == "2"
+
+
+def test_a_withdrawn_product_is_missing_and_outdates_what_was_made_from_it_until_restored(tmp_path):
+    raw, made = WholeTarget(tmp_path / "raw", {}), tmp_path / "made"
+    write_folder(raw, {"a": "1"})
+    write_file(WholeTarget(made, {}, {"raw": raw}), "x")
+    withdraw(raw.path)
+    assert not raw.exists() and not WholeTarget(made, {}, {"raw": WholeTarget(raw.path, {})}).exists()
+    restore(raw.path)
+    assert raw.exists() and WholeTarget(made, {}, {"raw": WholeTarget(raw.path, {})}).exists()
+    restore(raw.path)
+    assert verify(raw.path, deep=True) == []
+
+
+def test_a_product_is_stale_when_an_input_was_remade_otherwise_and_not_when_it_is_gone(tmp_path):
     source = WholeTarget(tmp_path / "source", {})
     product = WholeTarget(tmp_path / "product", {}, {"source": source})
     write_file(source, "one")
@@ -140,9 +168,9 @@ WRITER = """
 import sys
 from pathlib import Path
 from syndiff_tasks.targets import WholeTarget
-target = WholeTarget(sys.argv[1], {}, overwrite=True)
+target = WholeTarget(sys.argv[1], {})
 while True:
-    with target.writing() as draft:
+    with target.writing(replace=True) as draft:
         Path(draft.path).mkdir()
         for number in range(20):
             (Path(draft.path) / str(number)).write_text("x" * 1000)

@@ -1,5 +1,6 @@
 """The calibrated FFIs of a sector in a folder."""
 
+import datetime
 import functools
 import os
 from pathlib import Path
@@ -14,16 +15,18 @@ def files_there(paths):
     return Circumstances(tuple((path.name, (now := path.stat()).st_size, now.st_mtime_ns) for path in paths))
 
 
-@functools.cache
-def find(folder, sector):
+@functools.lru_cache(maxsize=8)
+def find(folder, sector, before):
     """Find the calibrated FFIs of a sector in a folder and all folders below it.
 
-    What comes into the folder while a run is under way is the next run's: the answer holds for the process.
+    All processes and hosts of a run give the same answer, whatever comes into the folder meanwhile.
 
     Parameters
     ----------
     folder : str
     sector : int
+    before : str
+        Leave out what came or changed after this time (UTC, ISO 8601): the beginning of the run.
 
     Returns
     -------
@@ -37,7 +40,7 @@ def find(folder, sector):
     """
     if not Path(folder).is_dir():
         raise ValueError(f"--ffi-dir {folder}: there is no such folder; give the one that holds the sector's FFIs")
-    found, others = {}, set()
+    found, others, limit = {}, set(), datetime.datetime.fromisoformat(before).timestamp()
     for where, _, files in os.walk(folder, followlinks=True):
         for file in sorted(files):
             if not file.endswith(FFI_EXTENSIONS):
@@ -46,6 +49,8 @@ def find(folder, sector):
                 name = parse_ffi_name(file)
             except ValueError:
                 continue  # a folder of FFIs holds other FITS files as well
+            if _changed(os.path.join(where, file)) > limit:
+                continue
             if name.sector == sector:
                 found.setdefault(CCD(*name[1:4]), {}).setdefault(name.stem, Path(where, file).absolute())
             else:
@@ -57,6 +62,11 @@ def find(folder, sector):
             "names that the archive gave them, tess…_ffic.fits or hlsp_tica_…fits"
         )
     return {ccd: tuple(found[ccd][stem] for stem in sorted(found[ccd])) for ccd in sorted(found)}
+
+
+def _changed(path):
+    """Return when a file, or a link to it, came or was changed, seconds since 1970: a copy may keep its other dates."""
+    return max(os.lstat(path).st_ctime, os.stat(path).st_ctime)
 
 
 def stem_of(path):

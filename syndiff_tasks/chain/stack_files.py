@@ -46,14 +46,14 @@ class Source(NamedTuple):
     require_all_bands: bool
 
 
-class Had(NamedTuple):
+class Existing(NamedTuple):
     """A raw group of the skycell that is there already: its folder, and the origin of each of its files."""
 
     path: str
     files: dict
 
 
-NOTHING = Had("", {})
+NOTHING = Existing("", {})
 
 
 def source(settings):
@@ -96,7 +96,7 @@ def demand_space(settings, recipe, names, at_once):
         disk.demand_space(root, needed + len(missing) * COMBINED_BYTES)
 
 
-def download(skycell, source, draft, progress, had=NOTHING):
+def download(skycell, source, draft, progress, existing=NOTHING):
     """Fetch, check and store every file of a skycell that is not there already.
 
     Parameters
@@ -110,13 +110,13 @@ def download(skycell, source, draft, progress, had=NOTHING):
         whose numbers give no flux the date, the URL and the reason.
     progress : Progress
         One step a file.
-    had : Had, optional
+    existing : Existing, optional
         What is taken over, whatever the archive has of it now.
 
     Raises
     ------
     archive.ArchiveUnavailable
-        If a file cannot be had just now.
+        If a file cannot be fetched just now.
     ValueError
         If a file is absent or gives no flux and `source.require_all_bands` is set, or the disk is too full.
     """
@@ -126,11 +126,11 @@ def download(skycell, source, draft, progress, had=NOTHING):
     files = archive.stack_files(skycell.name, source.bands, KINDS)
     expected = skycell_keywords(skycell) | {"NAXIS1": skycell.nx, "NAXIS2": skycell.ny}
     read = functools.partial(_store_checked, expected, draft.path)
-    notes = {"files": dict(had.files), "absent": {}, "unusable": {}}
-    described = {"skycell": skycell.name, "keywords": _taken_over(had, draft.path), "absent": []}
-    for key in had.files:
+    notes = {"files": dict(existing.files), "absent": {}, "unusable": {}}
+    described = {"skycell": skycell.name, "keywords": _taken_over(existing, draft.path), "absent": []}
+    for key in existing.files:
         progress.step(f"{key} is there")
-    asked = {key: path for key, path in files.items() if key not in had.files}
+    asked = {key: path for key, path in files.items() if key not in existing.files}
     with contextlib.closing(archive.fetch_all(asked, source.bases, folder, source.retry_policy, read)) as fetched:
         for key, file in fetched:
             progress.step(f"{key} {_came(key, file, notes, described)}")
@@ -144,11 +144,11 @@ def download(skycell, source, draft, progress, had=NOTHING):
     draft.notes.update(notes)
 
 
-def _taken_over(had, group):
+def _taken_over(existing, group):
     """Copy what is there already into a group, and return the cards of its files."""
-    for key in had.files:
-        shutil.copytree(os.path.join(had.path, key), os.path.join(group, key))
-    return store.read_attributes(had.path)["keywords"] if had.files else {}
+    for key in existing.files:
+        shutil.copytree(os.path.join(existing.path, key), os.path.join(group, key))
+    return store.read_attributes(existing.path)["keywords"] if existing.files else {}
 
 
 def _came(key, file, notes, described):
@@ -161,7 +161,7 @@ def _came(key, file, notes, described):
         notes["unusable"][key] = {"asked": _today(), "url": file.url, "reason": file.reason}
         logger.warning(
             "%s: %s came whole but gives no flux (%s); it is put into quarantine, and its band counts as missing "
-            "in this skycell until the archive is asked again (recheck_absent_days)",
+            "in this skycell until `syndiff_tasks recheck` has the archive asked again",
             *(described["skycell"], file.url, file.reason),
         )
         return "unusable"
@@ -184,12 +184,6 @@ def _today():
     return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
 
 
-@functools.cache
-def _day_of_this_run():
-    # A run over midnight must not plan a skycell as finished, and find it due when its turn comes.
-    return datetime.date.fromisoformat(_today())
-
-
 def _asked(manifest):
     notes = manifest["notes"]
     return {key.partition("_")[0] for key in (*notes["files"], *notes["absent"], *notes.get("unusable", {}))}
@@ -206,11 +200,18 @@ def with_bands_of(manifest, source):
     return source._replace(bands=tuple(sorted({*source.bands, *_asked(manifest)}, key=list(bands.BAND_BITS).index)))
 
 
-def recheck_is_due(manifest, days):
-    """Return whether files that were absent or unusable have not been asked for again for so many days."""
-    notes = manifest["notes"]
+def days_since_request(notes, today):
+    """Return for how many days absent or unusable files of a skycell have not been requested, -1 where it has none.
+
+    Parameters
+    ----------
+    notes : dict
+        Of the manifest of a raw or combined skycell.
+    today : datetime.date
+        In UTC.
+    """
     asked = [*notes["absent"].values(), *(one["asked"] for one in notes.get("unusable", {}).values())]
-    return any((_day_of_this_run() - datetime.date.fromisoformat(day)).days >= days for day in asked)
+    return max(((today - datetime.date.fromisoformat(day)).days for day in asked), default=-1)
 
 
 def asked_once(source):

@@ -6,18 +6,10 @@ from urllib.parse import quote
 import luigi
 
 from syndiff_tasks import chain, failures, paths, process
-from syndiff_tasks.config import SkyTarget, Whole, syndiff
+from syndiff_tasks.config import BitsOfSetting, NumberOfSetting, SkyTarget, Whole, syndiff
 from syndiff_tasks.manifest import manifest_path
 
-BITS = "PS1 mask bits to flag, e.g. 12, or a comma alone for none"
-
-TARGET = "instead of --roi: center of the region, 'RA Dec' in degrees or sexagesimal, a name, or 'TIC 261136679'"
-
-OVERWRITE = {
-    "default": False,
-    "significant": False,
-    "description": "make this product again, and what follows from it; of a download, fetch it again",
-}
+from .request import Overwrite, RunBegin
 
 
 class _Reporting(luigi.Task):
@@ -39,6 +31,14 @@ class _Reporting(luigi.Task):
         return chain.progress.Progress(
             total, unit, str(self), self.set_progress_percentage or _nowhere, self.set_status_message or _nowhere
         )
+
+    def derive(self, task, **changes):
+        """Return a task of another class with this one's parameters, where both have them, and some changes.
+
+        As `clone`, but for `overwrite`, which requests one product.
+        """
+        shared = (name for name, _ in task.get_params() if name != "overwrite" and hasattr(self, name))
+        return task(**{name: getattr(self, name) for name in shared} | changes)
 
     def link_to(self, page):
         """Link a page of a product to the task in luigid's web view; `scripts/luigid` serves the data root there."""
@@ -69,33 +69,74 @@ def _nowhere(value):
     """Take a report where no scheduler listens, as in a task that is run by hand."""
 
 
-class _OnFFI(_Reporting):
-    """What the tasks of one FFI have in common: the FFI, and which part of it."""
+TARGET = "instead of --roi: center of the region, 'RA Dec' in degrees or sexagesimal, a name, or 'TIC 261136679'"
 
-    ffi = luigi.Parameter(description="the FFI: tess…_ffic.fits (SPOC) or hlsp_tica_…fits, also .gz or .fz")
+
+class OverwriteMixin:
+    """The request to make a product again."""
+
+    overwrite = Overwrite(
+        default=False,
+        significant=False,
+        description="make this product again, and what follows from it; of a download, fetch it again",
+    )
+
+
+class SkycellsMixin:
+    """Where the skycells are."""
+
+    skycell_catalog = luigi.Parameter(default="", description="CSV of skycells that replaces the PS1 ring table")
+
+
+class RegionMixin(SkycellsMixin):
+    """The region of an FFI."""
+
     roi = luigi.Parameter(default="", description="region x0,y0,x1,y1 in FFI pixels, half-open, the first pixel is 0,0")
     target = SkyTarget(default="", description=TARGET)
     size = Whole("size", 1, 2048, default=64, description="with --target: width and height of the region [TESS px]")
-    skycell_catalog = luigi.Parameter(default="", description="CSV of skycells that replaces the PS1 ring table")
+
+
+class CombinationMixin(SkycellsMixin):
+    """What shapes combined skycells, beside the settings."""
+
+    ignore_mask_bits = BitsOfSetting(description="PS1 mask bits to flag, e.g. 12, or a comma alone for none")
+
+    def recipe(self):
+        """Return the `combine.Recipe` of the combined skycells."""
+        return chain.combine.recipe(syndiff(), self.ignore_mask_bits)
+
+
+class ConvolutionMixin(CombinationMixin):
+    """What shapes convolved skycells, beside the settings."""
+
+    psf_sigma = NumberOfSetting("psf_sigma", 0.0, 400.0, description="sigma of the Gaussian PSF [PS1 px]")
+
+
+class FolderMixin:
+    """Where the FFIs of a sector are."""
+
+    ffi_dir = luigi.Parameter(description="folder of the sector's FFIs, searched with the folders below it")
+    began = RunBegin(
+        default="", significant=False, description="when the run began (UTC): FFIs that come later are left out"
+    )
+
+
+class _OnFFI(_Reporting, RegionMixin):
+    """What the tasks of one FFI have in common: the FFI, and which part of it."""
+
+    ffi = luigi.Parameter(description="the FFI: tess…_ffic.fits (SPOC) or hlsp_tica_…fits, also .gz or .fz")
 
     def plan(self):
         """Return the `Plan` of the FFI: its geometry and the skycells under it."""
         return chain.plan.plan_ffi(self.ffi, self.roi, self.target, self.size, self.skycell_catalog)
 
-    def part(self):
-        """Return the parameters that name the same part of the same FFI to another task."""
-        names = ("ffi", "roi", "target", "size", "skycell_catalog")
-        return {name: getattr(self, name) for name in names}
 
-
-class _OfCCD(_Reporting):
+class _OfCCD(_Reporting, FolderMixin, OverwriteMixin):
     """What the tasks of one CCD of a sector have in common: which, and where its FFIs are."""
 
     sector = Whole("sector", 1, 9999, description="TESS sector")
     camera = Whole("camera", 1, 4, description="TESS camera, 1 to 4")
     ccd = Whole("ccd", 1, 4, description="TESS CCD, 1 to 4")
-    ffi_dir = luigi.Parameter(description="folder of FFIs, searched with the folders below it")
-    overwrite = luigi.BoolParameter(**OVERWRITE)
 
     def which(self):
         """Return the CCD."""
@@ -103,4 +144,4 @@ class _OfCCD(_Reporting):
 
     def ffis(self):
         """Return the paths of the FFIs of the CCD."""
-        return chain.ffi_folder.find(self.ffi_dir, self.sector).get(self.which(), ())
+        return chain.ffi_folder.find(self.ffi_dir, self.sector, self.began).get(self.which(), ())

@@ -55,8 +55,7 @@ class DriftOffsets(_OfCCD):
 
     def requires(self):
         """Return the choice of the reference, where it is not given."""
-        chosen = {name: getattr(self, name) for name in ("sector", "camera", "ccd", "ffi_dir")}
-        return {} if self.reference_ffi else {"choice": ReferenceFFI(**chosen)}
+        return {} if self.reference_ffi else {"choice": self.derive(ReferenceFFI)}
 
     def output(self):
         """Return the table and the plot."""

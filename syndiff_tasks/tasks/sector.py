@@ -1,30 +1,16 @@
 """The tasks of a whole sector, and of every FFI of a CCD."""
 
-import luigi
-
 from syndiff_tasks import chain, manifest, paths
-from syndiff_tasks.config import Auto, BitsOfSetting, Detectors, NumberOfSetting, Offsets, SkyTarget, Whole, syndiff
+from syndiff_tasks.config import Auto, Detectors, Offsets, Whole, syndiff
 from syndiff_tasks.targets import SettingsDiffer, WholeTarget
 
-from .base import BITS, TARGET, _nowhere, _OfCCD, _Reporting
+from .base import ConvolutionMixin, FolderMixin, RegionMixin, _nowhere, _OfCCD, _Reporting
 from .pointing import DriftOffsets, ReferenceFFI, _laid_out_by
 from .template import Downsample
 
 
-class _Wanted(_Reporting):
+class _Wanted(_Reporting, RegionMixin, ConvolutionMixin):
     """Which part of each CCD is wanted, and how."""
-
-    roi = luigi.Parameter(default="", description="region x0,y0,x1,y1 of each CCD in FFI pixels, half-open")
-    target = SkyTarget(default="", description=TARGET)
-    size = Whole("size", 1, 2048, default=64, description="with --target: width and height of the region [TESS px]")
-    skycell_catalog = luigi.Parameter(default="", description="CSV of skycells that replaces the PS1 ring table")
-    psf_sigma = NumberOfSetting("psf_sigma", 0.0, 400.0, description="sigma of the Gaussian PSF [PS1 px]")
-    ignore_mask_bits = BitsOfSetting(description=BITS)
-
-    def wanted(self):
-        """Return the parameters that name the same to Downsample."""
-        names = ("roi", "target", "size", "skycell_catalog", "psf_sigma", "ignore_mask_bits")
-        return {name: getattr(self, name) for name in names}
 
     def to_share(self, plan, files):
         """Return the path of another FFI of the CCD whose skycells of a plan's region are there, empty for none.
@@ -41,11 +27,10 @@ class _Wanted(_Reporting):
         return manifest.Circumstances(tuple(sorted((name, own[name]) for name in own if name != "ffi_dir")))
 
 
-class Sector(_Wanted):
+class Sector(_Wanted, FolderMixin):
     """Templates of every CCD of a sector, a few CCDs at a time, and a report on them."""
 
     sector = Whole("sector", 1, 9999, description="TESS sector")
-    ffi_dir = luigi.Parameter(description="folder of the sector's FFIs, searched with the folders below it")
     cameras = Detectors(default=(1, 2, 3, 4), description="cameras, e.g. 1,3 (default: all)")
     ccds = Detectors(default=(1, 2, 3, 4), description="CCDs of each camera, e.g. 2 (default: all)")
     multi_offset_array = Offsets(
@@ -54,15 +39,13 @@ class Sector(_Wanted):
 
     def found(self):
         """Return the paths of the FFIs of each CCD that is asked for; none where the folder has none."""
-        there = chain.ffi_folder.find(self.ffi_dir, self.sector)
+        there = chain.ffi_folder.find(self.ffi_dir, self.sector, self.began)
         asked = [paths.CCD(self.sector, camera, ccd) for camera in self.cameras for ccd in self.ccds]
         return {ccd: there.get(ccd, ()) for ccd in asked}
 
     def requires(self):
         """Return the choice of each CCD's reference FFI."""
-        return {
-            ccd: ReferenceFFI(**ccd._asdict(), ffi_dir=self.ffi_dir) for ccd, files in self.found().items() if files
-        }
+        return {ccd: self.derive(ReferenceFFI, **ccd._asdict()) for ccd, files in self.found().items() if files}
 
     def plans(self):
         """Return for each CCD its `sector_report.Planned`; the choices of the references must have been made."""
@@ -80,8 +63,8 @@ class Sector(_Wanted):
             return chain.sector_report.Planned(
                 "target elsewhere", len(files), ffi, None, "the target is not on this CCD"
             )
-        folder = {"ffi_dir": self.ffi_dir} if isinstance(self.multi_offset_array, Auto) else {}
-        task = Downsample(ffi=str(path), multi_offset_array=self.multi_offset_array, **folder, **self.wanted())
+        folder = self.ffi_dir if isinstance(self.multi_offset_array, Auto) else ""
+        task = self.derive(Downsample, ffi=str(path), ffi_dir=folder)
         try:
             shared = self.to_share(task.plan(), files)
         except chain.plan.NoCoverage as error:
@@ -141,8 +124,7 @@ class EveryFFI(_OfCCD, _Wanted):
 
     def requires(self):
         """Return the pointing of all FFIs, and the choice of the one whose skycells are shared."""
-        ccd = {name: getattr(self, name) for name in ("sector", "camera", "ccd", "ffi_dir")}
-        return {"choice": ReferenceFFI(**ccd), "drift": DriftOffsets(**ccd)}
+        return {"choice": self.derive(ReferenceFFI), "drift": self.derive(DriftOffsets, roi="")}
 
     def output(self):
         """Return the report: each FFI, with its template or the reason why it has none."""
@@ -154,14 +136,14 @@ class EveryFFI(_OfCCD, _Wanted):
         """Have the reference's template made, then all others, and sum up."""
         files, table = self.ffis(), chain.drift.read_drift(self.input()["drift"]["table"].path)
         reference = chain.pointing.chosen(self.input()["choice"].path, files)
-        first = Downsample(ffi=reference, **self.wanted())
+        first = self.derive(Downsample, ffi=reference, ffi_dir="")
         other = self.to_share(first.plan(), files)
         first = first.clone(reference_ffi=other)
         yield first
-        part, shared = self.wanted() | {"roi": chain.plan.roi_of(first.plan()), "target": ""}, other or reference
+        part, shared = {"roi": chain.plan.roi_of(first.plan()), "target": "", "ffi_dir": ""}, other or reference
         pointed = [str(chain.ffi_folder.path_of(stem, files)) for stem in table["ffi"][chain.drift.usable(table)]]
         tasks = {
-            path: Downsample(ffi=path, reference_ffi="" if path == shared else shared, **part)
+            path: self.derive(Downsample, ffi=path, reference_ffi="" if path == shared else shared, **part)
             for path in pointed
             if path != reference
         }

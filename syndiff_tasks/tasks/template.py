@@ -6,18 +6,16 @@ from pathlib import Path
 import luigi
 
 from syndiff_tasks import chain, paths
-from syndiff_tasks.config import Auto, BitsOfSetting, NumberOfSetting, Offsets, downloads_at_once, syndiff
+from syndiff_tasks.config import Auto, Offsets, downloads_at_once, syndiff
 from syndiff_tasks.targets import WholeTarget
 
-from .base import BITS, OVERWRITE, _OnFFI
+from .base import ConvolutionMixin, FolderMixin, OverwriteMixin, _OnFFI
 from .pointing import DriftOffsets
-from .skycell import CombineBands, _combined
+from .skycell import CombineBands, combined_target
 
 
-class MapFFI(_OnFFI):
+class MapFFI(_OnFFI, OverwriteMixin):
     """Which PS1 skycells lie under an FFI, and which of them owns each TESS pixel."""
-
-    overwrite = luigi.BoolParameter(**OVERWRITE)
 
     def output(self):
         """Return the table of skycells, the master map, and with `pixel_maps` a map a skycell."""
@@ -40,20 +38,14 @@ class MapFFI(_OnFFI):
             progress.step(f"{name} written")
 
 
-class _Blurring(_OnFFI):
+class _Blurring(_OnFFI, ConvolutionMixin, OverwriteMixin):
     """What decides about the blurred skycells of an FFI."""
 
-    psf_sigma = NumberOfSetting("psf_sigma", 0.0, 400.0, description="sigma of the Gaussian PSF [PS1 px]")
-    ignore_mask_bits = BitsOfSetting(description=BITS)
     reference_ffi = luigi.Parameter(default="", description="FFI of the same CCD whose blurred skycells are shared")
 
     def blur(self):
         """Return the `convolve.Blur` that is asked for."""
         return chain.convolve.blur(syndiff(), self.psf_sigma, self.plan().ccd)
-
-    def recipe(self):
-        """Return the `combine.Recipe` of the combined skycells."""
-        return chain.combine.recipe(syndiff(), self.ignore_mask_bits)
 
     def reference(self):
         """Return the `Plan` of the FFI whose blurred skycells are shared, which is the FFI's own as a rule."""
@@ -66,8 +58,6 @@ class _Blurring(_OnFFI):
 
 class Convolve(_Blurring):
     """The skycells under an FFI, blurred to the point spread function of the template."""
-
-    overwrite = luigi.BoolParameter(**OVERWRITE)
 
     def requires(self):
         """Return the combined skycells, those of the frame's neighbours too where the blur is wide.
@@ -83,15 +73,14 @@ class Convolve(_Blurring):
         return {name: self._combining(name) for skycell in added for name in blur.made_of(plan, skycell)}
 
     def _combining(self, name):
-        shared = {"ignore_mask_bits": self.ignore_mask_bits, "skycell_catalog": self.skycell_catalog}
-        return CombineBands(skycell=name, **shared)
+        return self.derive(CombineBands, skycell=name)
 
     def groups(self):
         """Return the target of each blurred skycell, by name."""
         plan, blur, shaped_by, root = self.plan(), self.blur(), self.shaped_by(), syndiff().data_root
-        # What holds for one skycell holds for all: asking a thousand tasks for their output would take 20 s.
-        recipe, again = self.recipe(), self._combining(plan.skycells[0].name).again()
-        combined = {name: _combined(root, name, recipe, again) for name in blur.skycells(plan)}
+        recipe, combining = self.recipe(), self._combining(plan.skycells[0].name)
+        requests = combining.overwrite, combining.requires().overwrite  # the same for all skycells
+        combined = {name: combined_target(root, name, recipe, *requests) for name in blur.skycells(plan)}
         return {
             skycell.name: WholeTarget(
                 paths.convolved(root, plan.ccd, skycell.name),
@@ -125,13 +114,13 @@ class Convolve(_Blurring):
                     blurred = chain.convolve.convolve(self.reference(), skycell, combined, blur, self.ignore_mask_bits)
                     chain.convolve.write_blurred(draft.path, blurred)
                     draft.notes.update(combined[skycell.name].manifest()["notes"])
-                    draft.took("blur")
+                    draft.record_time("blur")
             progress.step(skycell.name)
         with self.output().writing() as draft:
             chain.convolve.summarise(plan, groups, draft.path)
 
 
-class Downsample(_Blurring):
+class Downsample(_Blurring, FolderMixin):
     """Templates of an FFI: the blurred skycells integrated over its pixels, one template an offset."""
 
     multi_offset_array = Offsets(
@@ -140,12 +129,10 @@ class Downsample(_Blurring):
         "or auto:0.01 for the offsets of the FFIs in --ffi-dir, to within 0.01 px",
     )
     ffi_dir = luigi.Parameter(default="", description="for offsets auto: folder of the FFIs of this sector and CCD")
-    overwrite = luigi.BoolParameter(**OVERWRITE)
 
     def convolve(self):
         """Return the task that blurs the skycells of this FFI."""
-        shared = ("psf_sigma", "ignore_mask_bits", "reference_ffi")
-        return Convolve(**{name: getattr(self, name) for name in shared}, **self.part())
+        return self.derive(Convolve)
 
     def requires(self):
         """Return the map and the blurred skycells.
@@ -157,10 +144,12 @@ class Downsample(_Blurring):
         """
         if not isinstance(self.multi_offset_array, Auto):
             chain.downsample.check_offsets(self.plan(), self.blur(), self.multi_offset_array)
-        mapped = self.part()
-        if self.reference_ffi:
-            mapped |= {"ffi": self.reference_ffi, "roi": chain.plan.roi_of(self.plan()), "target": ""}
-        needed = {"map": MapFFI(**mapped), "convolved": self.convolve()}
+        other = (
+            {"ffi": self.reference_ffi, "roi": chain.plan.roi_of(self.plan()), "target": ""}
+            if self.reference_ffi
+            else {}
+        )
+        needed = {"map": self.derive(MapFFI, **other), "convolved": self.convolve()}
         return needed | ({"drift": self.drift()} if isinstance(self.multi_offset_array, Auto) else {})
 
     def drift(self):
@@ -169,7 +158,7 @@ class Downsample(_Blurring):
         if not self.ffi_dir:
             raise ValueError("--multi-offset-array auto: give the folder of the FFIs to be grouped with --ffi-dir")
         ccd = {name: getattr(plan.ccd, name) for name in ("sector", "camera", "ccd")}
-        return DriftOffsets(**ccd, ffi_dir=self.ffi_dir, reference_ffi=self.ffi, roi=chain.plan.roi_of(plan))
+        return self.derive(DriftOffsets, **ccd, reference_ffi=self.ffi, roi=chain.plan.roi_of(plan))
 
     def grouped(self):
         """Return the table FFI → offset of its template, of which the drift is told."""
@@ -234,7 +223,7 @@ class Downsample(_Blurring):
                         draft.path, sampled, frame, plan, offset, self.described(), groups
                     )
                     draft.notes["seconds"] = chain.template_file.seconds_of(groups)
-                    draft._replace(begun=begun).took(f"integrate and write, {len(batch)} offsets")
+                    draft._replace(begun=begun).record_time(f"integrate and write, {len(batch)} offsets")
         for offset, targets in made.items():
             chain.template_page.draw(plan, targets)
             progress.step(f"dx {offset[0]:+} dy {offset[1]:+} drawn")
