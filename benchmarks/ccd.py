@@ -89,20 +89,24 @@ def timed(words, function, *arguments):
 
 def convolve_all(plan, combined, folder):
     """Blur every skycell."""
-    blur, groups = convolve.Blur("gauss", made_up.SIGMA, None), {}
+    blur, groups = convolve.TemplatePsf("gauss", made_up.SIGMA, None), {}
     for skycell in plan.footprint.skycells:
         groups[skycell.name] = WholeTarget(folder / "convolved" / skycell.name, {})
         with groups[skycell.name].writing() as draft:
-            convolve.write_blurred(draft.path, convolve.convolve(plan, skycell, combined, blur, (12,)))
+            convolve.write_convolved(draft.path, convolve.convolve(plan, skycell, combined, blur, (12,)))
             draft.notes.update(NOTES)
     return groups
 
 
 def downsample_all(plan, groups, offsets, folder):
     """Make the templates of some offsets."""
-    on = downsample.frame(plan, 1)
-    settings = combine.Recipe(tuple(made_up.WEIGHTS.items()), "none", (12,), "flag", 4, star_catalog.KEEP).settings()
-    described = template_file.Described("counts", 1, 0.5, settings | {"psf": "gauss", "psf_sigma": made_up.SIGMA}, "")
+    on = downsample.pixel_grid(plan, 1)
+    settings = combine.CombineConfig(
+        tuple(made_up.WEIGHTS.items()), "none", (12,), "flag", 4, star_catalog.KEEP
+    ).settings()
+    described = template_file.TemplateSettings(
+        "counts", 1, 0.5, settings | {"psf": "gauss", "psf_sigma": made_up.SIGMA}, ""
+    )
     for batch in downsample.batches(offsets, on):
         for offset, sampled in zip(batch, downsample.integrate(plan, on, groups, batch, 1, _quiet()), strict=True):
             path = folder / f"template_{offset[0]}_{offset[1]}.fits"

@@ -34,7 +34,7 @@ def blurred_skycells(plan, folder):
     skycell = plan.footprint.skycells[0]
     origin = tuple(place // 4 * 4 - place - 4 for place in skycell.corner)
     with target.writing() as draft:
-        convolve.write_blurred(draft.path, convolve_gaussian(ccd._blocks(skycell, origin)(), made_up.SIGMA, 0))
+        convolve.write_convolved(draft.path, convolve_gaussian(ccd._blocks(skycell, origin)(), made_up.SIGMA, 0))
         draft.notes.update(ccd.NOTES)
     return dict.fromkeys((skycell.name for skycell in plan.footprint.skycells), target)
 

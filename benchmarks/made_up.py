@@ -24,7 +24,7 @@ NAME = "skycell.2611.071"
 CROWDED = 500_000  # stars a square degree, as near the Milky Way's plane: 100,000 on the skycell, a fifth of its pixels
 SIGMA = 40.0
 WEIGHTS = {"r": 0.238, "i": 0.344, "z": 0.283, "y": 0.135}
-RECIPE = combine.Recipe(tuple(WEIGHTS.items()), "none", (12,), "flag", 4)
+RECIPE = combine.CombineConfig(tuple(WEIGHTS.items()), "none", (12,), "flag", 4)
 FRAME = Region(0, 0, 2136, 2078)
 
 

@@ -380,10 +380,10 @@ def downsample(folder, offsets):
 def read_and_downsample(folder, offsets):
     """Own: the same from the blurred skycell on disk, as the task Downsample does it."""
     kept = tempfile.TemporaryDirectory(dir=folder)
-    convolve.write_blurred(f"{kept.name}/blurred", _blurred(folder))
+    convolve.write_convolved(f"{kept.name}/blurred", _blurred(folder))
 
     def run():
-        _integrated(convolve.read_blurred(f"{kept.name}/blurred"), offsets)
+        _integrated(convolve.read_convolved(f"{kept.name}/blurred"), offsets)
 
     return run
 
@@ -465,7 +465,7 @@ def products(folder):
             _store(made_up.stored(folder), f"{root}/raw")
             combined = blocks.to_blocks(*made_up.combined(folder), 4, skycell.corner)
             combine.write_blocks(f"{root}/combined", combined, skycell)
-            convolve.write_blurred(f"{root}/blurred", convolution.convolve_gaussian(combined, made_up.SIGMA, 0))
+            convolve.write_convolved(f"{root}/blurred", convolution.convolve_gaussian(combined, made_up.SIGMA, 0))
             sizes = {name: _size(f"{root}/{name}") / 1e6 for name in ("raw", "combined", "blurred")}
         return sizes | {"raw of the archive's": sizes["raw"] / (archive_bytes / 1e6)}
 

@@ -29,15 +29,15 @@ class ProductNotRead(OSError):
     """A product belongs to another user, who does not let us read it."""
 
 
-class Circumstances(NamedTuple):
-    """What a product depends on beside other products: it is remade, not refused, when that has changed."""
+class Fingerprint(NamedTuple):
+    """What a product depends on beside other products, by its digest: when it changes, the product is remade."""
 
-    told: tuple
-    outdated: bool = False  # what is told is always of today
+    content: tuple
+    outdated: bool = False  # it is always up to date
 
     def digest(self):
-        """Return a digest of what is told."""
-        return hashlib.sha256(json.dumps(self.told).encode()).hexdigest()[:16]
+        """Return a digest of the content."""
+        return hashlib.sha256(json.dumps(self.content).encode()).hexdigest()[:16]
 
 
 def temporary_path(final):

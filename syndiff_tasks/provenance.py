@@ -78,7 +78,7 @@ def explain(path) -> str:
     return "\n".join(lines)
 
 
-def complaints(root, deep=False) -> Iterator[tuple[Path, list[str]]]:
+def check(root, deep=False) -> Iterator[tuple[Path, list[str]]]:
     """Compare every product under a folder with its manifest.
 
     Parameters

@@ -82,14 +82,14 @@ class WholeTarget(luigi.Target):
     def __init__(self, path, settings, inputs=None, overwrite="", task="the task"):
         self.path = str(path)
         self.task = task
-        self.told = settings
+        self.raw_settings = settings
         self.inputs = inputs or {}
         self.overwrite = overwrite
 
     @functools.cached_property
     def settings(self):
-        """The settings as a manifest has them; of a thousand inputs nobody asks for them."""
-        return json.loads(json.dumps(self.told))
+        """The settings as in a manifest; computed lazily, since most inputs never need them."""
+        return json.loads(json.dumps(self.raw_settings))
 
     def __repr__(self):
         return f"WholeTarget({self.path!r})"

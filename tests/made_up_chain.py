@@ -23,7 +23,7 @@ SIGMA = 40.0
 # Native px around the pixels' centres: 4 sigma of blur, a pixel, an offset and to spare.
 REACH = 320
 STAR_SIGMA = archive.STAR_FWHM / math.sqrt(8 * math.log(2))
-RECIPE = combine.Recipe(tuple(sky.WEIGHTS.items()), "none", (12,), "flag", 4)
+RECIPE = combine.CombineConfig(tuple(sky.WEIGHTS.items()), "none", (12,), "flag", 4)
 
 
 class Piece(NamedTuple):
@@ -140,7 +140,7 @@ def blurred(root, plan, painted, bin=4, sigma=SIGMA):
 
 def blurred_planes(root, plan, planes_of, bin=4, sigma=SIGMA):
     """As `blurred`, of all planes of each Piece."""
-    blur, combined, groups = convolve.Blur("gauss", sigma, None), {}, {}
+    blur, combined, groups = convolve.TemplatePsf("gauss", sigma, None), {}, {}
     for piece in pieces(plan, blur):
         name = piece.skycell.name
         combined[name] = WholeTarget(root / f"combined{bin}" / name, {})
@@ -151,16 +151,16 @@ def blurred_planes(root, plan, planes_of, bin=4, sigma=SIGMA):
     for skycell in plan.footprint.skycells:
         groups[skycell.name] = WholeTarget(root / f"convolved{bin}" / skycell.name, {})
         with groups[skycell.name].writing() as draft:
-            convolve.write_blurred(draft.path, convolve.convolve(plan, skycell, combined, blur, (12,)))
+            convolve.write_convolved(draft.path, convolve.convolve(plan, skycell, combined, blur, (12,)))
             draft.notes.update(notes_of(skycell))
     return groups
 
 
 def templates(root, plan, groups, offsets, oversampling=1, units="counts"):
     """Paths of the written templates of a plan, one an offset."""
-    shaped_by = RECIPE.settings() | convolve.Blur("gauss", SIGMA, None).settings(plan)
-    described = template_file.Described(units, oversampling, 0.5, shaped_by, "")
-    frame_ = downsample.frame(plan, oversampling)
+    shaped_by = RECIPE.settings() | convolve.TemplatePsf("gauss", SIGMA, None).settings(plan)
+    described = template_file.TemplateSettings(units, oversampling, 0.5, shaped_by, "")
+    frame_ = downsample.pixel_grid(plan, oversampling)
     paths = []
     for sampled, offset in zip(
         downsample.integrate(plan, frame_, groups, offsets, oversampling, quiet()), offsets, strict=True

@@ -368,7 +368,7 @@ def full_frame(tmp_path_factory):
     source = stack_files.Source(
         (str(root / "archive"),), str(root / "data"), sky.BANDS, RetryPolicy(1, 1, 1, 0, 0, 0), require_all_bands=True
     )
-    blur, groups = convolve.Blur("gauss", SIGMA, None), {}
+    blur, groups = convolve.TemplatePsf("gauss", SIGMA, None), {}
     for skycell in plan.footprint.skycells:
         raw, combined, group = (WholeTarget(root / kind / skycell.name, {}) for kind in ("raw", "combined", "blurred"))
         with raw.writing() as draft:
@@ -376,7 +376,9 @@ def full_frame(tmp_path_factory):
         with combined.writing() as draft:
             combine.write_blocks(draft.path, combine.combine(raw.path, skycell, RECIPE, root)[0], skycell)
         with group.writing() as draft:
-            convolve.write_blurred(draft.path, convolve.convolve(plan, skycell, {skycell.name: combined}, blur, (12,)))
+            convolve.write_convolved(
+                draft.path, convolve.convolve(plan, skycell, {skycell.name: combined}, blur, (12,))
+            )
             draft.notes.update(stack_files.origin_of(raw), stars=[])
         groups[skycell.name] = group
     (path,) = templates(root, plan, groups, OFFSETS[1:2])
@@ -439,7 +441,7 @@ def test_a_pixel_map_gives_each_star_the_pixel_that_sees_it(full_frame, tmp_path
 
 def test_the_order_of_skycells_and_offsets_changes_no_bit_of_the_template(junction):
     plan, groups = junction.plan, junction.groups
-    frame_ = downsample.frame(plan, 1)
+    frame_ = downsample.pixel_grid(plan, 1)
     together = downsample.integrate(plan, frame_, groups, OFFSETS, 1, quiet())
     reverse = downsample.integrate(plan, frame_, groups, OFFSETS[::-1], 1, quiet())[::-1]
     alone = [downsample.integrate(plan, frame_, groups, [offset], 1, quiet())[0] for offset in OFFSETS]
@@ -447,7 +449,7 @@ def test_the_order_of_skycells_and_offsets_changes_no_bit_of_the_template(juncti
     last = len(found.skycells) - 1
     back = found._replace(owner=last - found.owner, skycells=found.skycells[::-1])
     turned = plan._replace(skycells=back.skycells, lay=lambda: back)
-    other = downsample.integrate(turned, downsample.frame(turned, 1), groups, OFFSETS, 1, quiet())
+    other = downsample.integrate(turned, downsample.pixel_grid(turned, 1), groups, OFFSETS, 1, quiet())
     for ways in zip(together, reverse, alone, other, strict=True):
         for planes in zip(*ways, strict=True):
             assert len({plane.tobytes() for plane in planes}) == 1
@@ -456,7 +458,7 @@ def test_the_order_of_skycells_and_offsets_changes_no_bit_of_the_template(juncti
 
 def test_pieces_hold_all_the_light_that_whole_skycells_would_give(junction):
     """What these tests rest on: no piece ends nearer to its pixels than light reaches, unless the skycell does."""
-    for index, piece in enumerate(pieces(junction.plan, convolve.Blur("gauss", SIGMA, None))):
+    for index, piece in enumerate(pieces(junction.plan, convolve.TemplatePsf("gauss", SIGMA, None))):
         row, column = np.nonzero(junction.plan.footprint.owner == index)
         x, y = column + junction.plan.region.x0, row + junction.plan.region.y0
         edges = np.stack([x + u for u in (-0.8, 0.8)] * 2), np.stack([y + v for v in (-0.8, -0.8, 0.8, 0.8)])

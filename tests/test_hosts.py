@@ -27,7 +27,7 @@ from tiny_sky import planes, template_of, the_same
 
 from syndiff_tasks.demo.server import FolderHandler
 from syndiff_tasks.manifest import TEMPORARY, read_manifest
-from syndiff_tasks.provenance import complaints, products
+from syndiff_tasks.provenance import check, products
 
 # A dead worker is noticed, and its task given away, within seconds rather than minutes.
 SOON = CONFIG.replace("[scheduler]", "[scheduler]\nworker_disconnect_delay = 4\nretry_delay = 2").replace(
@@ -174,7 +174,7 @@ def test_two_workers_share_a_run_and_one_finishes_what_a_killed_one_began(tmp_pa
     assert statuses == {"DONE"}
     # What one worker made alone, to the last bit, and nothing that is half there.
     assert the_same(planes(template_of(made)), planes(template_of(root)))
-    assert not [wrong for _product, wrong in complaints(root, deep=True) if wrong]
+    assert not [wrong for _product, wrong in check(root, deep=True) if wrong]
     made_on = {Path(product): read_manifest(product)["host"] for product in products(root)}
     if one_dies:
         assert {made_on[path] for path in interrupted} <= {hosts[2].name or os.uname().nodename}
@@ -217,7 +217,7 @@ def test_an_assistant_shares_the_work_of_a_sector_that_another_worker_started(tm
         root, mine, others = sector_with_assistant(tiny_sky, tmp_path / f"try{tried}")
         assert len({*mine, *others}) == len(mine) + len(others), "a task was run twice"
         assert len(list(root.rglob("syndiff_template_*.fits"))) == 1
-        assert not [wrong for _product, wrong in complaints(root, deep=True) if wrong]
+        assert not [wrong for _product, wrong in check(root, deep=True) if wrong]
         if mine and others:
             break
     assert mine and others, "one worker did all the work"

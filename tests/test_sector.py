@@ -65,7 +65,7 @@ def turned(tansip, degrees):
 def frames(*described):
     """Frames an hour apart, without files: offsets, or None for no WCS; a third number is DQUALITY."""
     return [
-        frame_header.Frame(
+        frame_header.FrameHeader(
             Path(name_of(hour)),
             58867.0 + hour / 24,
             one[2] if one and len(one) > 2 else 0,
@@ -116,10 +116,10 @@ def test_a_folder_without_ffis_of_the_sector_is_refused_with_what_it_holds(tmp_p
 
 
 def test_a_header_gives_time_quality_and_pointing_and_a_bad_one_the_reason(tmp_path):
-    good = frame_header.read_frame(write(tmp_path, 3, DQUALITY=32))
+    good = frame_header.read_frame_header(write(tmp_path, 3, DQUALITY=32))
     assert (good.quality, good.why) == (32, "")
     assert_allclose(good.mjd, 58867 + 3 / 24 + (58 + 14 / 60) / 1440, atol=1e-9)
-    bad = frame_header.read_frame(write(tmp_path, 4, CTYPE1=None))
+    bad = frame_header.read_frame_header(write(tmp_path, 4, CTYPE1=None))
     assert bad.tansip is None and "has no WCS" in bad.why
     assert_allclose(bad.mjd - good.mjd, 1 / 24, atol=1e-9)
 
@@ -139,7 +139,7 @@ def test_displacements_are_those_of_astropy_for_a_moved_and_rolled_camera():
 
 
 def test_the_reference_is_good_and_points_to_the_middle():
-    choice = pointing.choose(
+    choice = pointing.choose_reference(
         frames((0.2, 0), (0.01, 0, 4), (0.02, 0), (-0.1, 0), (4, 0), None, (0.05, 0.01), (-0.2, 0))
     )
     assert choice.ffi == stem(2)
@@ -163,14 +163,16 @@ def test_a_jump_between_two_orbits_is_no_bad_wcs():
 
 
 def test_without_a_good_ffi_there_is_no_choice_and_the_reason_is_told():
-    assert pointing.choose(frames((0, 0, 1), None)).ffi == ""
-    assert "none of 2 FFIs has a usable WCS; the first: it has none" in pointing.choose(frames(None, None)).why
+    assert pointing.choose_reference(frames((0, 0, 1), None)).ffi == ""
+    assert (
+        "none of 2 FFIs has a usable WCS; the first: it has none" in pointing.choose_reference(frames(None, None)).why
+    )
 
 
 def test_an_ffi_of_which_there_are_products_is_preferred_if_it_is_good():
     described = frames((0, 0), (0.1, 0), (0.1, 0, 8))
-    assert pointing.choose(described).ffi == pointing.choose(described, [stem(2)]).ffi == stem(1)
-    assert pointing.choose(described, ["", stem(2), stem(0)]).ffi == stem(0)
+    assert pointing.choose_reference(described).ffi == pointing.choose_reference(described, [stem(2)]).ffi == stem(1)
+    assert pointing.choose_reference(described, ["", stem(2), stem(0)]).ffi == stem(0)
 
 
 def test_the_drift_table_flags_bad_frames_in_the_order_of_time_and_survives_its_file(tmp_path):

@@ -172,7 +172,7 @@ def test_the_source_is_what_the_settings_say():
 
 def test_a_disk_too_small_for_a_run_is_refused_before_the_first_download(tmp_path, monkeypatch):
     settings = SimpleNamespace(data_root=tmp_path, weights=(("r", 0.5), ("i", 0.5)), keep_raw=True)
-    recipe = combine.Recipe(settings.weights, "none", (12,), "flag", 4)
+    recipe = combine.CombineConfig(settings.weights, "none", (12,), "flag", 4)
     names = [f"skycell.2611.{number:03d}" for number in range(100)]
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=30e9))
     with pytest.raises(ValueError, match=r"30\.0 GB free, but this run needs about \d+\.\d GB"):

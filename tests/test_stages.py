@@ -23,7 +23,7 @@ from syndiff_tasks.io import store
 from syndiff_tasks.pixels import blocks, convolution, template
 
 SURVEY = rings_v3()
-GAUSS = convolve.Blur("gauss", 40.0, None)
+GAUSS = convolve.TemplatePsf("gauss", 40.0, None)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ weights = st.lists(st.sampled_from("rizy"), min_size=1, max_size=4, unique=True)
     lambda bands: st.tuples(*(st.tuples(st.just(band), st.floats(1e-3, 1.0)) for band in sorted(bands)))
 )
 recipes = st.builds(
-    combine.Recipe,
+    combine.CombineConfig,
     weights,
     st.sampled_from(["segment", "mesh", "none"]),
     st.lists(st.integers(0, 15), unique=True, max_size=3).map(sorted).map(tuple),
@@ -66,7 +66,7 @@ def test_a_recipe_is_made_of_the_settings_and_the_bits_of_the_task():
         **{"saturated_stars": "remove", "star_catalog": "gaia"},
     )
     stars = StarPolicy("remove", "gaia", "")
-    assert combine.recipe(settings, [5, 12]) == ((("r", 1.0),), "mesh", (5, 12), "flag", 8, stars)
+    assert combine.CombineConfig.from_settings(settings, [5, 12]) == ((("r", 1.0),), "mesh", (5, 12), "flag", 8, stars)
 
 
 def test_excluded_pixels_are_blank_before_sharing_and_flagged_ones_keep_their_flux(folder):
@@ -78,7 +78,7 @@ def test_excluded_pixels_are_blank_before_sharing_and_flagged_ones_keep_their_fl
     image[200:260, 300:380] = 4000
     arrays = {"r_image": image, "r_wt": np.full(shape, 100, np.int16), "r_mask": bits}
     store.write_arrays(folder / "plain", arrays, {"keywords": {key: linear for key in arrays}})
-    recipe = combine.Recipe((("r", 1.0),), "none", (12,), "flag", 4)
+    recipe = combine.CombineConfig((("r", 1.0),), "none", (12,), "flag", 4)
     flagged, excluded = (
         combine.combine(str(folder / "plain"), skycell, recipe._replace(ignored_pixels=how), folder)[0]
         for how in ("flag", "exclude")
@@ -94,19 +94,19 @@ def test_excluded_pixels_are_blank_before_sharing_and_flagged_ones_keep_their_fl
 
 
 def test_a_blur_of_gauss_needs_a_sigma_and_none_has_none(plan):
-    assert convolve.blur(SimpleNamespace(psf="gauss"), 33.0, plan.ccd) == ("gauss", 33.0, None)
-    assert convolve.blur(SimpleNamespace(psf="none"), 33.0, plan.ccd) == ("none", 0.0, None)
+    assert convolve.TemplatePsf.from_settings(SimpleNamespace(psf="gauss"), 33.0, plan.ccd) == ("gauss", 33.0, None)
+    assert convolve.TemplatePsf.from_settings(SimpleNamespace(psf="none"), 33.0, plan.ccd) == ("none", 0.0, None)
     with pytest.raises(ValueError, match="psf_sigma: 0.0 gives no Gaussian"):
-        convolve.blur(SimpleNamespace(psf="gauss"), 0.0, plan.ccd)
+        convolve.TemplatePsf.from_settings(SimpleNamespace(psf="gauss"), 0.0, plan.ccd)
 
 
 def test_up_to_sigma_45_a_skycell_is_blurred_alone_and_beyond_with_its_neighbours(plan):
     inner = SURVEY.skycell("skycell.1405.055")
-    assert convolve.Blur("gauss", 45.0, None).made_of(plan, inner) == [inner.name]
-    wide = convolve.Blur("gauss", 46.0, None).made_of(plan, inner)
+    assert convolve.TemplatePsf("gauss", 45.0, None).made_of(plan, inner) == [inner.name]
+    wide = convolve.TemplatePsf("gauss", 46.0, None).made_of(plan, inner)
     around = [f"skycell.1405.{cell:03d}" for cell in (44, 45, 46, 54, 56, 64, 65, 66)]
     assert wide == [inner.name, *around]
-    at_border = convolve.Blur("gauss", 60.0, None).skycells(plan)
+    at_border = convolve.TemplatePsf("gauss", 60.0, None).skycells(plan)
     assert {name[8:12] for name in at_border} >= {"2611", "2612"}
     assert GAUSS.skycells(plan) == sorted(skycell.name for skycell in plan.footprint.skycells)
 
@@ -123,7 +123,7 @@ def test_light_of_a_star_further_off_than_is_followed_is_so_little_of_its_peak(s
 @pytest.mark.parametrize("sigma", [20.0, 40.0, 53.0, 100.0])
 def test_the_largest_offset_leaves_three_sigma_and_a_pixel_within_the_frame(plan, sigma):
     """From the edge of a core, 240 px inside the frame; half the diagonal of a TESS pixel is 58 px."""
-    blur = convolve.Blur("gauss", sigma, None)
+    blur = convolve.TemplatePsf("gauss", sigma, None)
     skycell = plan.footprint.skycells[0]
     moved = blur.largest_offset(mapping.pixel_scale(plan.tansip, skycell)) * mapping.pixel_scale(plan.tansip, skycell)
     beyond = 240 + blur.widening() - moved - 58
@@ -163,7 +163,7 @@ def test_a_full_frame_goes_in_batches_of_a_few_offsets():
 @pytest.mark.parametrize("oversampling", [1, 2])
 def test_a_frame_that_reaches_off_the_science_pixels_knows_which_see_the_sky(ffi_path, oversampling):
     plan = plan_ffi(ffi_path, "40,0,50,4")
-    made = downsample.frame(plan, oversampling)
+    made = downsample.pixel_grid(plan, oversampling)
     assert made.owner.shape == made.science.shape == made.seam.shape == (4 * oversampling, 10 * oversampling)
     assert not made.science[:, : 4 * oversampling].any()
     assert made.science[:, 4 * oversampling :].all()
@@ -216,7 +216,7 @@ def test_the_template_tells_where_it_comes_from(plan, groups, tmp_path):
 
 
 def test_the_summary_names_every_blurred_skycell_with_its_digest(plan, groups, tmp_path):
-    convolve.summarise(plan, groups, tmp_path / "summary.json")
+    convolve.summarize(plan, groups, tmp_path / "summary.json")
     told = pd.read_json(tmp_path / "summary.json", orient="index").to_dict()[0]
     assert told["ffi"] == plan.ccd.stem
     assert [one["digest"] for one in told["skycells"]] == [groups[one["skycell"]].digest() for one in told["skycells"]]

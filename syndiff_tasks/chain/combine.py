@@ -11,8 +11,8 @@ from . import stack_files, star_catalog
 COMBINED_FORMAT = 1
 
 
-class Recipe(NamedTuple):
-    """What shapes the blocks of a skycell; two recipes live side by side."""
+class CombineConfig(NamedTuple):
+    """What shapes the blocks of a skycell; products of two configurations lie side by side."""
 
     weights: tuple
     background: str
@@ -21,9 +21,21 @@ class Recipe(NamedTuple):
     bin: int
     stars: star_catalog.StarPolicy = star_catalog.KEEP
 
+    @classmethod
+    def from_settings(cls, settings, ignore_mask_bits):
+        """Return the configuration of the settings and the mask bits of a task."""
+        return cls(
+            settings.weights,
+            settings.background,
+            tuple(ignore_mask_bits),
+            settings.ignored_pixels,
+            settings.bin,
+            star_catalog.star_policy(settings.saturated_stars, settings.star_catalog),
+        )
+
     @property
     def label(self):
-        """Name of the recipe's folder: every value in it, so that no two recipes share one."""
+        """Name of the folder: every value in it, so that no two configurations share one."""
         weights = "_".join(f"{band}{weight!r}" for band, weight in self.weights)
         bits = "-".join(map(str, self.ignore)) or "none"
         return f"{weights}_{self.background}_{self.ignored_pixels}{bits}_bin{self.bin}{self.stars.label()}"
@@ -42,19 +54,7 @@ class Recipe(NamedTuple):
         }
 
 
-def recipe(settings, ignore_mask_bits):
-    """Return the `Recipe` of the settings and the mask bits of a task."""
-    return Recipe(
-        settings.weights,
-        settings.background,
-        tuple(ignore_mask_bits),
-        settings.ignored_pixels,
-        settings.bin,
-        star_catalog.star_policy(settings.saturated_stars, settings.star_catalog),
-    )
-
-
-def combine(raw, skycell, recipe, data_root):
+def combine(raw, skycell, config, data_root):
     """Combine the bands of a skycell, repair its saturated stars, subtract its sky, and share the pixels among blocks.
 
     Parameters
@@ -62,7 +62,7 @@ def combine(raw, skycell, recipe, data_root):
     raw : str
         The skycell's raw group.
     skycell : rings.Skycell
-    recipe : Recipe
+    config : CombineConfig
     data_root : path-like
         Where fetched star catalogues are kept.
 
@@ -72,11 +72,11 @@ def combine(raw, skycell, recipe, data_root):
     repaired : list of dict
         The stars that were repaired or removed, see `star_catalog.repair_saturated_stars`.
     """
-    planes = _combined(raw, skycell, dict(recipe.weights))
-    exclude = mask.bit_mask(recipe.ignore) if recipe.ignored_pixels == "exclude" else 0
-    repaired = star_catalog.repair_saturated_stars(planes, skycell, recipe.stars, exclude, data_root)
-    flux, variance = background.remove_background(planes.flux, planes.variance, planes.mask, recipe.background)
-    shared = blocks.to_blocks(flux, variance, planes.mask, planes.missing, recipe.bin, skycell.corner, exclude)
+    planes = _combined(raw, skycell, dict(config.weights))
+    exclude = mask.bit_mask(config.ignore) if config.ignored_pixels == "exclude" else 0
+    repaired = star_catalog.repair_saturated_stars(planes, skycell, config.stars, exclude, data_root)
+    flux, variance = background.remove_background(planes.flux, planes.variance, planes.mask, config.background)
+    shared = blocks.to_blocks(flux, variance, planes.mask, planes.missing, config.bin, skycell.corner, exclude)
     return shared, repaired
 
 

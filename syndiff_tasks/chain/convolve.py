@@ -29,12 +29,29 @@ SIGMAS, SIGMAS_WITH_OFFSET = 4.0, 3.0
 BLURRED_PLANES = ("flux", "valid", "masked", "variance", "dq")
 
 
-class Blur(NamedTuple):
+class TemplatePsf(NamedTuple):
     """The point spread function of the template, and how far it reaches."""
 
     psf: str
     sigma: float
     prfs: prf_files.Grid | None
+
+    @classmethod
+    def from_settings(cls, settings, sigma, ccd):
+        """Return the PSF of the settings and the sigma of a task, for the FFIs of a CCD.
+
+        Raises
+        ------
+        ValueError
+            If the sigma or the PRF files of the settings make no PSF.
+        """
+        if settings.psf == "prf":
+            return cls("prf", math.nan, prf_files.read(settings.prf_folder, ccd.camera, ccd.ccd))
+        if settings.psf == "gauss" and not sigma > 0:
+            raise ValueError(
+                f"psf_sigma: {sigma} gives no Gaussian; give one above 0, or psf = none for PS1's own sharpness"
+            )
+        return cls(settings.psf, sigma if settings.psf == "gauss" else 0.0, None)
 
     def reach(self):
         """Return how far light is followed [native px]."""
@@ -74,23 +91,6 @@ class Blur(NamedTuple):
         return (MARGIN + self.widening() - reach - PIXEL_REACH) / pixel_scale
 
 
-def blur(settings, sigma, ccd):
-    """Return the `Blur` of the settings and the sigma of a task, for the FFIs of a CCD.
-
-    Raises
-    ------
-    ValueError
-        If the sigma or the PRF files of the settings make no PSF.
-    """
-    if settings.psf == "prf":
-        return Blur("prf", math.nan, prf_files.read(settings.prf_folder, ccd.camera, ccd.ccd))
-    if settings.psf == "gauss" and not sigma > 0:
-        raise ValueError(
-            f"psf_sigma: {sigma} gives no Gaussian; give one above 0, or psf = none for PS1's own sharpness"
-        )
-    return Blur(settings.psf, sigma if settings.psf == "gauss" else 0.0, None)
-
-
 def convolve(plan, skycell, combined, blur, ignore):
     """Blur one skycell.
 
@@ -101,7 +101,7 @@ def convolve(plan, skycell, combined, blur, ignore):
     skycell : rings.Skycell
     combined : dict of str to targets.WholeTarget
         The combined skycells by name, neighbours included.
-    blur : Blur
+    psf_ : TemplatePsf
     ignore : tuple of int
         PS1 mask bits that set IGNORED_BIT.
 
@@ -126,20 +126,20 @@ def convolve(plan, skycell, combined, blur, ignore):
     return convolution.convolve_prf(frame, turned, mask.bit_mask(ignore))
 
 
-def write_blurred(path, blurred):
+def write_convolved(path, blurred):
     """Write a blurred skycell."""
     planes = {name: getattr(blurred, name) for name in BLURRED_PLANES}
     told = {"grid": list(blurred.grid), "sigma": blurred.sigma}
     store.write_arrays(path, planes, told, rows=len(blurred.flux))
 
 
-def read_blurred(path):
-    """Return the `convolution.Convolved` that `write_blurred` wrote."""
+def read_convolved(path):
+    """Return the `convolution.Convolved` that `write_convolved` wrote."""
     told = store.read_attributes(path)
     return convolution.Convolved(**store.read_arrays(path), grid=blocks.Grid(*told["grid"]), sigma=told["sigma"])
 
 
-def summarise(plan, groups, path):
+def summarize(plan, groups, path):
     """Write which blurred skycells an FFI needs, where they are as seen from there, and their digests (JSON)."""
     folder = Path(path).parent
     cells = [

@@ -13,7 +13,7 @@ from syndiff_tasks.geometry.region import Region, clip
 from syndiff_tasks.geometry.tansip import TanSip, cropped, oversampled
 from syndiff_tasks.pixels import quadrature, template
 
-from .convolve import read_blurred
+from .convolve import read_convolved
 
 # Arrays of templates held at once, in bytes: bounds a worker's memory whatever the number of offsets.
 TEMPLATES_IN_MEMORY = 800e6
@@ -25,7 +25,7 @@ BYTES_PER_PIXEL = 24
 SEAM_REACH = 1.5
 
 
-class Frame(NamedTuple):
+class PixelGrid(NamedTuple):
     """The pixels of a template: their WCS without offset, owners, and what lies beneath them."""
 
     tansip: TanSip
@@ -34,8 +34,8 @@ class Frame(NamedTuple):
     seam: np.ndarray
 
 
-def frame(plan, oversampling):
-    """Return the `Frame` of an FFI's template, each TESS pixel divided into `oversampling` x `oversampling`."""
+def pixel_grid(plan, oversampling):
+    """Return the `PixelGrid` of an FFI's template, each TESS pixel divided into `oversampling` x `oversampling`."""
     tansip = cropped(plan.tansip, plan.region.x0, plan.region.y0)
     science = np.zeros(plan.region.shape, bool)
     seeing = clip(plan.science, plan.region)
@@ -45,7 +45,7 @@ def frame(plan, oversampling):
     ] = True
     planes = (plan.footprint.owner, science, _seam(plan))
     fine = (np.repeat(np.repeat(plane, oversampling, 0), oversampling, 1) for plane in planes)
-    return Frame(oversampled(tansip, oversampling), *fine)
+    return PixelGrid(oversampled(tansip, oversampling), *fine)
 
 
 def _seam(plan):
@@ -95,7 +95,7 @@ def integrate(plan, frame, groups, offsets, oversampling, progress):
     Parameters
     ----------
     plan : Plan
-    frame : Frame
+    frame : PixelGrid
         Of the template.
     groups : dict of str to targets.WholeTarget
         The blurred skycells by name.
@@ -114,7 +114,7 @@ def integrate(plan, frame, groups, offsets, oversampling, progress):
     fine = [tuple(oversampling * value for value in offset) for offset in offsets]
     for index, box in enumerate(ndimage.find_objects(frame.owner + 1)):
         skycell = plan.skycells[index]
-        blurred = read_blurred(groups[skycell.name].path)
+        blurred = read_convolved(groups[skycell.name].path)
         rule = quadrature.quadrature_rule(blurred.sigma, mapping.pixel_scale(plan.tansip, skycell) / oversampling)
         lattice = quadrature.quadrature_grid(frame.owner[box] == index, (box[1].start, box[0].start), rule, fine)
         positions = functools.partial(mapping.native_positions, frame.tansip, skycell)

@@ -22,8 +22,8 @@ def drift(frames, reference, region):
 
     Parameters
     ----------
-    frames : list of Frame
-    reference : Frame
+    frames : list of FrameHeader
+    reference : FrameHeader
     region : str
         ``x0,y0,x1,y1``, at whose centre and corners the offsets are told; empty for the science pixels.
 

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 from syndiff_tasks.geometry.ffi import FFI_EXTENSIONS, parse_ffi_name
-from syndiff_tasks.manifest import Circumstances
+from syndiff_tasks.manifest import Fingerprint
 from syndiff_tasks.paths import CCD
 
 
 def files_there(paths):
-    """Return the `Circumstances` of FFIs by name, size and date: reading the 40 GB of a CCD would take minutes."""
-    return Circumstances(tuple((path.name, (now := path.stat()).st_size, now.st_mtime_ns) for path in paths))
+    """Return the `Fingerprint` of FFIs by name, size and date: reading the 40 GB of a CCD would take minutes."""
+    return Fingerprint(tuple((path.name, (now := path.stat()).st_size, now.st_mtime_ns) for path in paths))
 
 
 @functools.lru_cache(maxsize=8)

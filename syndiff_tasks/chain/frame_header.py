@@ -12,7 +12,7 @@ from syndiff_tasks.geometry.tansip import TanSip, sky_to_pixel, tansip_from_head
 from syndiff_tasks.io import fits_in
 
 
-class Frame(NamedTuple):
+class FrameHeader(NamedTuple):
     """What the header of one FFI says of its time, quality and pointing; `why` it has no WCS, or empty."""
 
     path: Path
@@ -23,7 +23,7 @@ class Frame(NamedTuple):
     why: str
 
 
-def read_frame(path):
+def read_frame_header(path):
     """Read the pointing of an FFI off its header.
 
     Parameters
@@ -32,7 +32,7 @@ def read_frame(path):
 
     Returns
     -------
-    frame : Frame
+    frame : FrameHeader
         `quality` is DQUALITY, 0 where there is none, as in TICA's.
     """
     mjd, quality, science = math.nan, 0, SCIENCE
@@ -41,9 +41,9 @@ def read_frame(path):
         mjd, quality = start(header), int(header.get("DQUALITY", 0) or 0)
         check_detector(parse_ffi_name(path), header)
         science = science_region(header, (header["NAXIS2"], header["NAXIS1"]))
-        return Frame(path, mjd, quality, science, tansip_from_header(header), "")
+        return FrameHeader(path, mjd, quality, science, tansip_from_header(header), "")
     except ValueError as error:
-        return Frame(path, mjd, quality, science, None, str(error))
+        return FrameHeader(path, mjd, quality, science, None, str(error))
 
 
 def start(header):
@@ -70,7 +70,7 @@ def sees(path, target):
     ValueError
         If the FFI has no usable WCS.
     """
-    frame = read_frame(path)
+    frame = read_frame_header(path)
     if frame.tansip is None:
         raise ValueError(frame.why)
     x, y = (float(value) for value in sky_to_pixel(frame.tansip, *target))

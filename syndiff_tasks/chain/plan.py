@@ -53,14 +53,14 @@ class Plan(NamedTuple):
     target: tuple | None
     label: str
     skycells: tuple
-    lay: Callable
+    footprint_of: Callable
     tessellation: Tessellation
     catalogue: str
 
     @property
     def footprint(self):
         """The owner of each pixel; of the last few plans only, since a sector's would fill the memory."""
-        return self.lay()
+        return self.footprint_of()
 
     def settings(self):
         """Return what shaped the geometry, for manifests."""
@@ -117,16 +117,16 @@ def plan_ffi(path, roi="", target="", size=64, catalogue=""):
     return _plan(os.path.abspath(path), _state_of(path), roi, target, size, catalogue, tessellation(catalogue))
 
 
-class _Ground:
-    """What decides about the owners of a plan's pixels; each is its own key of a cache."""
+class _FootprintKey:
+    """Arguments of `_footprint`, hashed by identity so that they can key an lru_cache."""
 
     def __init__(self, tansip, region, cells, science):
-        self.lies = tansip, region, cells, science
+        self.args = tansip, region, cells, science
 
 
 @functools.lru_cache(maxsize=4)
-def _footprint(ground):
-    return footprints.footprint_of(*ground.lies)
+def _footprint(key):
+    return footprints.footprint_of(*key.args)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -150,8 +150,8 @@ def _plan(path, _state, roi, target, size, catalogue, cells):
     around = position(target) if target else None
     if around:
         region = region_around(tansip, *around, size, science)
-    lay = functools.partial(_footprint, _Ground(tansip, region, cells, science))
-    skycells = lay().skycells
+    footprint_of = functools.partial(_footprint, _FootprintKey(tansip, region, cells, science))
+    skycells = footprint_of().skycells
     if not skycells:
         ra, dec = pixel_to_sky(tansip, (region.x0 + region.x1) / 2, (region.y0 + region.y1) / 2)
         raise NoCoverage(
@@ -160,7 +160,7 @@ def _plan(path, _state, roi, target, size, catalogue, cells):
         )
     label = roi_label(",".join(map(str, region))) if roi or target else ""
     made_of = _catalogue_name(catalogue)
-    return Plan(path, ccd, mjd, shape, science, tansip, region, around, label, skycells, lay, cells, made_of)
+    return Plan(path, ccd, mjd, shape, science, tansip, region, around, label, skycells, footprint_of, cells, made_of)
 
 
 def reference_of(plan_, reference_ffi, catalogue=""):

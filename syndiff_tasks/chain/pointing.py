@@ -46,7 +46,7 @@ def jumps(frames, region):
 
     Parameters
     ----------
-    frames : list of Frame
+    frames : list of FrameHeader
         In the order of time, each with a WCS.
     region : Region
 
@@ -74,33 +74,33 @@ def _farthest(moved):
     return np.where(np.isfinite(distance), distance, np.inf)
 
 
-class Choice(NamedTuple):
+class ReferenceChoice(NamedTuple):
     """The reference FFI of a CCD: its stem, empty where no FFI is fit to be it, and why it was chosen."""
 
     ffi: str
     why: str
 
 
-def choose(frames, preferred=()):
+def choose_reference(frames, preferred=()):
     """Choose the FFI on whose pixels the templates of a CCD are made.
 
     Parameters
     ----------
-    frames : list of Frame
+    frames : list of FrameHeader
         All of the CCD.
     preferred : sequence of str
         Stems of FFIs of which products are there: the first one that is good is chosen.
 
     Returns
     -------
-    choice : Choice
+    choice : ReferenceChoice
         Of the frames with DQUALITY 0 and a WCS that agrees with those before and after it, the one that points nearest
         to the median of all, so that the offsets of the others are small; of equal ones the first.
     """
     pointed = [frame for frame in by_time(frames) if frame.tansip is not None]
     bad = len(frames) - len(pointed)
     if not pointed:
-        return Choice("", f"none of {len(frames)} FFIs has a usable WCS; the first: {frames[0].why}")
+        return ReferenceChoice("", f"none of {len(frames)} FFIs has a usable WCS; the first: {frames[0].why}")
     from_neighbours, from_all = jumps(pointed, pointed[0].science)
     good = [n for n, frame in enumerate(pointed) if frame.quality == 0 and from_neighbours[n] < LARGEST_JUMP]
     told = (
@@ -109,19 +109,19 @@ def choose(frames, preferred=()):
         "the frames about it in time"
     )
     if not good:
-        return Choice("", f"no FFI is good: {told}")
+        return ReferenceChoice("", f"no FFI is good: {told}")
     already = [n for stem in preferred for n in good if stem_of(pointed[n].path) == stem]
     best = already[0] if already else min(good, key=lambda n: round(from_all[n], 4))
     reason = "products of it are there" if already else f"it is {from_all[best]:.3f} px from the median pointing"
-    return Choice(stem_of(pointed[best].path), f"{reason}; {told}")
+    return ReferenceChoice(stem_of(pointed[best].path), f"{reason}; {told}")
 
 
 def read_choice(path):
-    """Return the `Choice` that was written as JSON."""
-    return Choice(**json.loads(Path(path).read_text(encoding="utf-8")))
+    """Return the `ReferenceChoice` that was written as JSON."""
+    return ReferenceChoice(**json.loads(Path(path).read_text(encoding="utf-8")))
 
 
-def chosen(choice_path, files):
+def reference_path(choice_path, files):
     """Return the path of the chosen reference among the FFIs of its CCD, str.
 
     Raises

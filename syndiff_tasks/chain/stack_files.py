@@ -76,7 +76,7 @@ def demand_space(settings, recipe, names, at_once):
     Parameters
     ----------
     settings : config.syndiff
-    recipe : Recipe
+    recipe : CombineConfig
     names : list of str
         The skycells of a run.
     at_once : int

@@ -25,11 +25,11 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
         Where to.
     sampled : template.Sampled
         Counts/s, as `integrate` gives them.
-    frame : Frame
+    frame : downsample.PixelGrid
     plan : Plan
     offset : (float, float)
         [TESS px]
-    described : Described
+    described : TemplateSettings
         The settings that a template's file tells.
     groups : dict of str to targets.WholeTarget
         The blurred skycells, whose manifests tell what they are made of.
@@ -64,7 +64,7 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
     )
 
 
-class Described(NamedTuple):
+class TemplateSettings(NamedTuple):
     """The settings that a template's file tells, beside those of its recipe and blur."""
 
     units: str
@@ -74,7 +74,7 @@ class Described(NamedTuple):
     reference: str
 
 
-def chosen(described):
+def own_settings(described):
     """Return the settings that shape a template beside those of its blurred skycells, for manifests."""
     return {name: getattr(described, name) for name in ("units", "oversampling", "min_coverage")}
 

@@ -26,7 +26,7 @@ def verify(options):
         sys.stderr.write(f"{root}: no such file or folder; give a data root, a folder in it, or one product\n")
         return 2
     count, damaged = 0, 0
-    for _product, wrong in provenance.complaints(root, options.deep):
+    for _product, wrong in provenance.check(root, options.deep):
         count += 1
         damaged += bool(wrong)
         sys.stdout.writelines(f"{line}\n" for line in wrong)

@@ -102,8 +102,8 @@ class CombinationMixin(SkycellsMixin):
     ignore_mask_bits = BitsOfSetting(description="PS1 mask bits to flag, e.g. 12, or a comma alone for none")
 
     def recipe(self):
-        """Return the `combine.Recipe` of the combined skycells."""
-        return chain.combine.recipe(syndiff(), self.ignore_mask_bits)
+        """Return the `combine.CombineConfig` of the combined skycells."""
+        return chain.combine.CombineConfig.from_settings(syndiff(), self.ignore_mask_bits)
 
 
 class ConvolutionMixin(CombinationMixin):

@@ -28,9 +28,9 @@ class ReferenceFFI(_OfCCD):
 
     def run(self):
         """Read the headers, choose, and record the choice; an FFI of which there are products is preferred."""
-        frames = [chain.frame_header.read_frame(path) for path in self.ffis()]
+        frames = [chain.frame_header.read_frame_header(path) for path in self.ffis()]
         regions = paths.mapped_regions(syndiff().data_root, self.which())
-        choice = chain.pointing.choose(frames, [_laid_out_by(self.which(), region) for region in regions])
+        choice = chain.pointing.choose_reference(frames, [_laid_out_by(self.which(), region) for region in regions])
         with self._target(bool(choice.ffi)).writing() as draft:
             Path(draft.path).write_text(json.dumps(choice._asdict(), indent=1), encoding="utf-8")
             draft.notes.update(choice._asdict())
@@ -70,12 +70,12 @@ class DriftOffsets(_OfCCD):
     def run(self):
         """Read the headers, compare, write and draw."""
         files = self.ffis()
-        reference = self.reference_ffi or chain.pointing.chosen(self.input()["choice"].path, files)
+        reference = self.reference_ffi or chain.pointing.reference_path(self.input()["choice"].path, files)
         frames, progress = [], self.progress(len(files), "FFI")
         for path in files:
-            frames.append(chain.frame_header.read_frame(path))
+            frames.append(chain.frame_header.read_frame_header(path))
             progress.step(path.name)
-        table = chain.drift.drift(frames, chain.frame_header.read_frame(Path(reference)), self.roi)
+        table = chain.drift.drift(frames, chain.frame_header.read_frame_header(Path(reference)), self.roi)
         with self.output()["table"].writing() as draft:
             table.to_csv(draft.path, index=False)
         from syndiff_tasks.report import (  # matplotlib takes half a second, which only drawing is worth

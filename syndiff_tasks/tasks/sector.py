@@ -22,9 +22,9 @@ class _Wanted(_Reporting, RegionMixin, ConvolutionMixin):
         return next((path for path in others if chain.plan.may_share(plan, path, self.skycell_catalog)), "")
 
     def asked(self):
-        """Return the `manifest.Circumstances` of what is asked for: a report is remade when that has changed."""
+        """Return the `manifest.Fingerprint` of what is asked for: a report is remade when that has changed."""
         own = self.to_str_params(only_significant=True)
-        return manifest.Circumstances(tuple(sorted((name, own[name]) for name in own if name != "ffi_dir")))
+        return manifest.Fingerprint(tuple(sorted((name, own[name]) for name in own if name != "ffi_dir")))
 
 
 class Sector(_Wanted, FolderMixin):
@@ -77,7 +77,7 @@ class Sector(_Wanted, FolderMixin):
         choices = {str(ccd): task.output() for ccd, task in self.requires().items()}
         report = WholeTarget(path, {"sector": self.sector}, choices | {"asked": self.asked()})
         # Drawn later, the templates have pages to be linked.
-        drawn = manifest.Circumstances((("pictures", str(syndiff().pictures)),))
+        drawn = manifest.Fingerprint((("pictures", str(syndiff().pictures)),))
         return {"report": report, "page": WholeTarget(paths.sector_page(path), {}, {"report": report, "drawn": drawn})}
 
     def _label(self):
@@ -135,7 +135,7 @@ class EveryFFI(_OfCCD, _Wanted):
     def run(self):
         """Have the reference's template made, then all others, and sum up."""
         files, table = self.ffis(), chain.drift.read_drift(self.input()["drift"]["table"].path)
-        reference = chain.pointing.chosen(self.input()["choice"].path, files)
+        reference = chain.pointing.reference_path(self.input()["choice"].path, files)
         first = self.derive(Downsample, ffi=reference, ffi_dir="")
         other = self.to_share(first.plan(), files)
         first = first.clone(reference_ffi=other)

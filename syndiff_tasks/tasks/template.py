@@ -44,8 +44,8 @@ class _Blurring(_OnFFI, ConvolutionMixin, OverwriteMixin):
     reference_ffi = luigi.Parameter(default="", description="FFI of the same CCD whose blurred skycells are shared")
 
     def blur(self):
-        """Return the `convolve.Blur` that is asked for."""
-        return chain.convolve.blur(syndiff(), self.psf_sigma, self.plan().ccd)
+        """Return the `convolve.TemplatePsf` that is asked for."""
+        return chain.convolve.TemplatePsf.from_settings(syndiff(), self.psf_sigma, self.plan().ccd)
 
     def reference(self):
         """Return the `Plan` of the FFI whose blurred skycells are shared, which is the FFI's own as a rule."""
@@ -112,12 +112,12 @@ class Convolve(_Blurring):
             if not groups[skycell.name].exists():
                 with groups[skycell.name].writing() as draft:
                     blurred = chain.convolve.convolve(self.reference(), skycell, combined, blur, self.ignore_mask_bits)
-                    chain.convolve.write_blurred(draft.path, blurred)
+                    chain.convolve.write_convolved(draft.path, blurred)
                     draft.notes.update(combined[skycell.name].manifest()["notes"])
                     draft.record_time("blur")
             progress.step(skycell.name)
         with self.output().writing() as draft:
-            chain.convolve.summarise(plan, groups, draft.path)
+            chain.convolve.summarize(plan, groups, draft.path)
 
 
 class Downsample(_Blurring, FolderMixin):
@@ -180,10 +180,10 @@ class Downsample(_Blurring, FolderMixin):
         return (not isinstance(self.multi_offset_array, Auto) or self.drift().complete()) and super().is_complete()
 
     def described(self):
-        """Return the `template_file.Described` that the template files tell."""
+        """Return the `template_file.TemplateSettings` that the template files tell."""
         settings = syndiff()
         shown = (settings.units, settings.oversampling, settings.min_coverage)
-        return chain.template_file.Described(*shown, self.shaped_by(), self.reference_ffi)
+        return chain.template_file.TemplateSettings(*shown, self.shaped_by(), self.reference_ffi)
 
     def output(self):
         """Return the templates, and with offsets auto a table of which FFI has which."""
@@ -196,7 +196,7 @@ class Downsample(_Blurring, FolderMixin):
     def templates(self):
         """Return a template for each offset, with its picture and page."""
         plan, described, convolved = self.plan(), self.described(), self.convolve().output()
-        settings = plan.settings() | described.settings | chain.template_file.chosen(described)
+        settings = plan.settings() | described.settings | chain.template_file.own_settings(described)
         made = {}
         for offset in self.offsets():
             path = paths.template(syndiff().data_root, plan.ccd, plan.label, offset)
@@ -211,7 +211,7 @@ class Downsample(_Blurring, FolderMixin):
         plan, made, groups = self.plan(), self.templates(), self.convolve().groups()
         missing = [offset for offset, (template, *_) in made.items() if not template.exists()]
         chain.downsample.check_offsets(plan, self.blur(), missing)
-        frame = chain.downsample.frame(plan, syndiff().oversampling)
+        frame = chain.downsample.pixel_grid(plan, syndiff().oversampling)
         batches = chain.downsample.batches(missing, frame)
         progress = self.progress(len(batches) * len(groups) + len(made), "step")
         for batch in batches:
