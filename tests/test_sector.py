@@ -96,7 +96,7 @@ def test_ffis_of_a_sector_are_found_below_the_folder_once_each(tmp_path):
     }
 
 
-def test_a_run_sees_the_ffis_that_were_there_when_it_began_and_the_next_run_sees_all(tmp_path):
+def test_a_run_sees_the_ffis_of_its_begin_and_the_next_run_sees_all(tmp_path):
     (tmp_path / name_of(0)).touch()
     first = tasks.Sector(sector=20, ffi_dir=str(tmp_path))
     (tmp_path / name_of(1)).touch()

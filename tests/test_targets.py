@@ -80,7 +80,7 @@ def test_overwriting_replaces_a_product_of_other_settings_in_one_step(tmp_path):
     assert names_in(tmp_path) == ["p"]
 
 
-def test_a_request_is_fulfilled_by_whoever_makes_the_product_for_it_or_for_a_later_one(tmp_path):
+def test_a_request_is_fulfilled_by_whoever_makes_the_product_for_it_or_later(tmp_path):
     write_file(WholeTarget(tmp_path / "p", {}, overwrite=REQUESTED), "1")
     assert WholeTarget(tmp_path / "p", {}, overwrite=REQUESTED).exists()
     later = WholeTarget(tmp_path / "p", {}, overwrite=REQUESTED.replace("2026", "2027"))
@@ -98,7 +98,7 @@ def test_a_product_remade_without_a_request_still_fulfils_the_one_before(tmp_pat
     assert first.exists() and (tmp_path / "p").read_text() == "2"
 
 
-def test_a_withdrawn_product_is_missing_and_outdates_what_was_made_from_it_until_restored(tmp_path):
+def test_a_withdrawn_product_is_missing_and_outdates_what_was_made_from_it(tmp_path):
     raw, made = WholeTarget(tmp_path / "raw", {}), tmp_path / "made"
     write_folder(raw, {"a": "1"})
     write_file(WholeTarget(made, {}, {"raw": raw}), "x")
@@ -110,7 +110,7 @@ def test_a_withdrawn_product_is_missing_and_outdates_what_was_made_from_it_until
     assert verify(raw.path, deep=True) == []
 
 
-def test_a_product_is_stale_when_an_input_was_remade_otherwise_and_not_when_it_is_gone(tmp_path):
+def test_a_product_is_stale_when_an_input_changed_but_not_when_it_is_gone(tmp_path):
     source = WholeTarget(tmp_path / "source", {})
     product = WholeTarget(tmp_path / "product", {}, {"source": source})
     write_file(source, "one")
