@@ -99,6 +99,7 @@ def test_ffis_of_a_sector_are_found_below_the_folder_once_each(tmp_path):
 def test_a_run_sees_the_ffis_of_its_begin_and_the_next_run_sees_all(tmp_path):
     (tmp_path / name_of(0)).touch()
     first = tasks.Sector(sector=20, ffi_dir=str(tmp_path))
+    time.sleep(0.05)  # the clock that dates files ticks every few milliseconds
     (tmp_path / name_of(1)).touch()
     os.utime(tmp_path / name_of(1), (0, 0))  # a copy may keep its dates
     ccd = paths.CCD(20, 3, 3)
