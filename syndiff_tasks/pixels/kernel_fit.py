@@ -15,8 +15,11 @@ SIGMA_PER_MAD = 1.4826
 #: Pixels further from the model are left out of the next round [sigma].
 CLIP = 4.0
 
-#: Rounds of fitting, each with the weights that the last one found.
-ROUNDS = 4
+#: Rounds of fitting, each with the weights that the last one found, at most; fewer when the weights are steady.
+ROUNDS = 5
+
+#: Weights are steady when the mismatch changes by less than this [of a star's brightest pixel].
+STEADY = 2e-4
 
 #: At most so many pixels are fitted, two thirds of them bright: more change no coefficient by as much as its error.
 MOST_PIXELS = 120_000
@@ -146,6 +149,19 @@ def _gather(boxes, wings, size, n, ys, xs):
     return taps
 
 
+def _number_of_coefficients(basis):
+    """Return how many numbers a fit determines: those of the kernel and a plane of sky."""
+    return (basis.order + 1) * (basis.order + 2) // 2 * (basis.size**2 + len(basis.wings)) + 3
+
+
+def thin_sample(sample, basis, every):
+    """Return every n-th pixel of a sample, or the sample itself where that would be too few for its basis."""
+    if sample.y.size < 4 * every * PIXELS_PER_COEFFICIENT * _number_of_coefficients(basis):
+        return sample
+    part = slice(None, None, every)
+    return Sample(sample.y[part], sample.x[part], sample.taps[part], sample.terms[:, part], sample.peak[part])
+
+
 def choose_sample(planes, basis, oversampling, usable, peak, noise, most=MOST_PIXELS):
     """Choose the pixels of a fit: two thirds at stars, one third of empty sky, evenly over the image.
 
@@ -175,8 +191,7 @@ def choose_sample(planes, basis, oversampling, usable, peak, noise, most=MOST_PI
     NoMatch
         If there are fewer than `PIXELS_PER_COEFFICIENT` pixels for each coefficient.
     """
-    terms = (basis.order + 1) * (basis.order + 2) // 2
-    coefficients = terms * (basis.size**2 + len(basis.wings)) + 3
+    coefficients = _number_of_coefficients(basis)
     most = int(min(most, max(MOST_OPERATIONS / coefficients**2, 60 * coefficients)))
     ys, xs = _thin(usable, peak, noise, 3.0, 2 * most // 3, most // 3)
     if ys.size < PIXELS_PER_COEFFICIENT * coefficients:
@@ -330,8 +345,10 @@ def fit_kernel(sample, basis, oversampling, shape, data, noise, template_varianc
         propagated = noise**2 + squares * template_variance
         within = np.abs(residual[faint]) / np.sqrt(propagated[faint])
         excess = max(SIGMA_PER_MAD * float(np.median(within)), 1e-3)
-        mismatch = measure_mismatch(residual, peak, excess**2 * propagated)
+        last, mismatch = mismatch, measure_mismatch(residual, peak, excess**2 * propagated)
         keep = np.abs(residual) < CLIP * np.sqrt(excess**2 * propagated + (mismatch * peak) ** 2)
+        if abs(mismatch - last) < STEADY:
+            break
     total = float(coefficients[0].sum())
     if not total > 0:
         raise NoMatch(

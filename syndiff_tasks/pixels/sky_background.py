@@ -309,15 +309,12 @@ def find_straps(residual, use):
     found = (np.abs(height) > STRAP * scatter) & (weight > 0)
     columns = np.flatnonzero(found)
     # Neighbors that are straps themselves are no measure of a strap.
-    plain = np.where(found[:, None], np.nan, levels)
-    curves = np.zeros((columns.size, y_edges.size - 1))
-    for n, x in enumerate(columns):
-        near = plain[max(0, x - half) : x + half + 1]
-        some = np.isfinite(near).any(axis=0)
-        base = np.zeros(near.shape[1])
-        base[some] = np.nanmedian(near[:, some], axis=0)
-        above = levels[x] - base
-        curves[n] = np.where(np.isfinite(above), above, height[x])
+    plain = np.pad(np.where(found[:, None], np.nan, levels), ((half, half), (0, 0)), constant_values=np.nan)
+    near = np.sort(np.stack([plain[columns + k] for k in range(STRAP_NEIGHBORS)]), axis=0)
+    number = np.isfinite(near).sum(axis=0)
+    base = np.take_along_axis(near, number[None] // 2, axis=0)[0]
+    above = levels[columns] - np.where(number > 0, base, 0)
+    curves = np.where(np.isfinite(above), above, height[columns, None])
     return Straps(columns, curves)
 
 
