@@ -269,6 +269,35 @@ def scattered_light(sky, t, strength):
     return 100 + strength * (0.6 * np.clip(slope, -0.2, 1.2) ** 2 + 0.4 * bump)
 
 
+def _motion(sky, t):
+    """Return shift, roll, focus and error of the WCS of frame t."""
+    draw = np.random.default_rng((sky.seed, t, 3))
+    shift = 0.05 * draw.standard_normal(2)
+    roll = math.radians(5 / 3600) * draw.standard_normal()
+    return shift, roll, draw.uniform(-0.05, 0.05), 0.007 * draw.standard_normal(2)
+
+
+def positions(sky, t):
+    """Return where sources are in frame t; the roll is that of a CCD of 2048 px, wherever the sky is smaller."""
+    (dx, dy), roll, _, _ = _motion(sky, t)
+    s, middle = sky.sources, sky.size / 2
+    lever = roll * 2048 / sky.size
+    return s.x + dx - lever * (s.y - middle), s.y + dy + lever * (s.x - middle)
+
+
+def _blend(sky, t, x):
+    """Return the share of the second PSF at x in frame t."""
+    return np.clip(x / sky.size + _motion(sky, t)[2], -0.05, 1.05)
+
+
+def wrong_light(sky, t):
+    """Return the light that the template lacks or has too much, as frame t sees it, without noise."""
+    x, y = positions(sky, t)
+    image = np.zeros((sky.size, sky.size))
+    _deposit(image, x, y, brightness(sky, t) - sky.sources.in_template, _blend(sky, t, x), *sky.true_psf, 1)
+    return image
+
+
 def render(sky, t, gaussian=0, scattered=None, one_template=False):
     """Render frame t and its template.
 
@@ -278,22 +307,10 @@ def render(sky, t, gaussian=0, scattered=None, one_template=False):
     rng = np.random.default_rng((sky.seed, t))
     size, s = sky.size, sky.sources
 
-    def motion(frame):
-        draw = np.random.default_rng((sky.seed, frame, 3))
-        dx, dy = 0.05 * draw.standard_normal(2)
-        roll = math.radians(5 / 3600) * draw.standard_normal()
-        return dx, dy, roll, draw.uniform(-0.05, 0.05), 0.007 * draw.standard_normal(2)
-
-    def moved(frame):
-        dx, dy, roll, _, _ = motion(frame)
-        rx, ry = s.x - size / 2, s.y - size / 2
-        return s.x + dx - roll * ry * 2048 / size, s.y + dy + roll * rx * 2048 / size
-
-    focus = motion(t)[3]
-    x, y = moved(t)
+    x, y = positions(sky, t)
     rate = brightness(sky, t)
     expected = np.zeros((size, size))
-    _deposit(expected, x, y, rate, np.clip(x / size + focus, -0.05, 1.05), *sky.true_psf, 1)
+    _deposit(expected, x, y, rate, _blend(sky, t, x), *sky.true_psf, 1)
     if scattered is None:
         scattered = np.random.default_rng((sky.seed, t, 5)).uniform(0, 300)
     light = scattered_light(sky, t, scattered)
@@ -302,9 +319,8 @@ def render(sky, t, gaussian=0, scattered=None, one_template=False):
     _bleed(expected, SATURATION)
     sigma = np.sqrt(np.maximum(expected, 1) / EXPOSURE + READ_NOISE**2)
     ffi = rng.poisson(np.maximum(expected, 0) * EXPOSURE) / EXPOSURE + READ_NOISE * rng.standard_normal(expected.shape)
-    wx, wy = moved(0) if one_template else (x, y)
-    error = motion(0 if one_template else t)[4]
-    wx, wy = wx + error[0], wy + error[1]
+    of = 0 if one_template else t
+    wx, wy = (p + error for p, error in zip(positions(sky, of), _motion(sky, of)[3], strict=True))
     n = max(1, gaussian)
     flux = np.zeros((n * size, n * size))
     cell = (np.floor(wx / size * CELLS) + 0.5) / CELLS
@@ -323,7 +339,7 @@ def render(sky, t, gaussian=0, scattered=None, one_template=False):
     targets = is_target(sky)
     variance = np.full(flux.shape, (PS1_NOISE / SCALE) ** 2 * (pair[0][18, 18] ** 2).sum(), np.float32)
     # The WCS of the frame is that of its own template.
-    ox, oy = (moved(t)[0] + motion(t)[4][0], moved(t)[1] + motion(t)[4][1])
+    ox, oy = (p + error for p, error in zip((x, y), _motion(sky, t)[3], strict=True))
     psf = unit_sources(pair, ox[targets], oy[targets], cell[targets], n)
     return Frame(
         ffi.astype(np.float32),

@@ -104,13 +104,15 @@ def test_supernovae_rise_as_they_do_in_truth(series, kind):
     assert_allclose(np.mean(slopes), 1, atol=0.01 + 3 * np.std(slopes) / np.sqrt(of_kind.sum()))
 
 
-@pytest.mark.parametrize("kind", [lightcurve_sky.SUPERNOVA, lightcurve_sky.NEAR_BRIGHT, lightcurve_sky.EMPTY])
-def test_errors_are_the_scatter_in_time(series, kind):
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [(lightcurve_sky.SUPERNOVA, 1.15), (lightcurve_sky.EMPTY, 1.15), (lightcurve_sky.NEAR_BRIGHT, 1.5)],
+)
+def test_errors_are_the_scatter_in_time(series, kind, most):
     of_kind = (series.kind == kind) & np.isfinite(series.rate).all(axis=0)
     wrong = (series.rate - series.truth)[:, of_kind]
     changing = (wrong - wrong.mean(axis=0)) / series.error[:, of_kind] * np.sqrt(6 / 5)
-    # Robust: a median absolute value, of 60 to 240 numbers.
-    assert_allclose(1.4826 * np.median(np.abs(changing)), 1, atol=0.3)
+    assert 0.85 < np.sqrt(np.mean(changing**2)) < most
 
 
 def test_with_the_systematic_error_fluxes_are_right_where_nothing_is(series):
