@@ -23,7 +23,7 @@ setup(
         "pandas>=2.1,<4",
         "numcodecs>=0.13; python_version < '3.11'",
         "numcodecs>=0.14; python_version >= '3.11'",
-        "google-crc32c>=1.5",
+        "google-crc32c>=1.6",
         "isal>=1.6",
         # To open the products with; io/store.py writes plain Zarr v3 without it. zarr 3 needs Python 3.11 and numcodecs
         # 0.14, which needs Python 3.11 too.
