@@ -14,7 +14,7 @@ WAYS = ("segment", "mesh", "none")
 DETECTION_SIGMA = 1.5
 
 #: A source has at least this many pixels that touch each other, corners included: SExtractor's default. A PS1 star
-#: (FWHM 4.4 px, facts.md §4) has 15 above half its peak.
+#: (FWHM 4.4 px, docs/facts.md §2) has 15 above half its peak.
 DETECTION_PIXELS = 5
 
 #: Side of the meshes in which sky level and noise are found before sources are sought [native px]: sep's default.
