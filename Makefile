@@ -49,6 +49,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.further_ffis --pictures
 	$(BIN)/python -m benchmarks.scheduler
+	$(BIN)/python -m benchmarks.difference
 
 bench-ccd: $(STAMP)
 	$(BIN)/python -m benchmarks.ccd
