@@ -390,7 +390,8 @@ def choose_basis(candidates, planes_of, oversampling, usable, peak, noise, data,
     Returns
     -------
     KernelBasis
-        The plainest one for which the residuals of stars that were not fitted are at most 1 % larger than for the best.
+        The plainest one for which the residuals of stars that were not fitted are at most 1 % larger than for the best,
+        or by what chance may give with the number of their pixels.
         Fields of 16 x 16 px are fitted and judged by turns, like the fields of a chessboard.
 
     Raises
@@ -411,9 +412,10 @@ def choose_basis(candidates, planes_of, oversampling, usable, peak, noise, data,
             reason = error
             scores.append(math.inf)
     best = min(scores)
+    luck = 1 / math.sqrt(max(np.count_nonzero(usable & (peak > BRIGHT * noise)), 1))
     if math.isinf(best):
         raise reason
-    return next(basis for basis, score in zip(candidates, scores, strict=True) if score <= 1.01 * best)
+    return next(basis for basis, score in zip(candidates, scores, strict=True) if score <= (1.01 + luck) * best)
 
 
 def _cross_validate(basis, planes, oversampling, usable, peak, noise, data, template_variance, scale):
