@@ -44,7 +44,8 @@ class Sources(NamedTuple):
 
 
 class Sky(NamedTuple):
-    """Sources, side [px], tables of the two PSFs (true, template), straps (columns, strength) and the seed."""
+    """Sources, side [px], tables of the two PSFs (true, template), straps (columns, strength), the seed, and
+    the width [px] over which one PSF turns into the other."""
 
     sources: Sources
     size: int
@@ -53,6 +54,7 @@ class Sky(NamedTuple):
     straps: tuple
     seed: int
     frames: int
+    field: float
 
 
 class Frame(NamedTuple):
@@ -161,11 +163,12 @@ def _bleed(image, limit):
                     to += step
 
 
-def make_sky(size=256, frames=6, seed=1, density=0.70, targets=(24, 12, 12, 24, 5, 24), straps=5):
+def make_sky(size=256, frames=6, seed=1, density=0.70, targets=(24, 12, 12, 24, 5, 24), straps=5, field=None):
     """Draw a sky.
 
     `density` is stars a pixel (0.70: 20,000 a square degree); `targets` how many isolated supernovae, supernovae on
-    hosts, supernovae 3 px from stars of T 10 to 12, steady sources of T = 19, variables and empty places there are.
+    hosts, supernovae 3 px from stars of T 10 to 12, steady sources of T = 19, variables and empty places there are;
+    `field` over how many px the PSF changes from one to the other, by default the side.
     """
     rng = np.random.default_rng(seed)
     margin = 8
@@ -239,6 +242,7 @@ def make_sky(size=256, frames=6, seed=1, density=0.70, targets=(24, 12, 12, 24, 
         (columns, rng.uniform(0.015, 0.03, straps)),
         seed,
         frames,
+        float(field or size),
     )
 
 
@@ -287,7 +291,7 @@ def positions(sky, t):
 
 def _blend(sky, t, x):
     """Return the share of the second PSF at x in frame t."""
-    return np.clip(x / sky.size + _motion(sky, t)[2], -0.05, 1.05)
+    return np.clip(0.5 + (x - sky.size / 2) / sky.field + _motion(sky, t)[2], -0.05, 1.05)
 
 
 def wrong_light(sky, t):
@@ -323,7 +327,7 @@ def render(sky, t, gaussian=0, scattered=None, one_template=False):
     wx, wy = (p + error for p, error in zip(positions(sky, of), _motion(sky, of)[3], strict=True))
     n = max(1, gaussian)
     flux = np.zeros((n * size, n * size))
-    cell = (np.floor(wx / size * CELLS) + 0.5) / CELLS
+    cell = 0.5 + ((np.floor(wx / size * CELLS) + 0.5) / CELLS - 0.5) * size / sky.field
     if gaussian:
         table = _gaussian_table(n)
         pair = table, table
