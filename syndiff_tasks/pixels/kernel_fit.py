@@ -9,8 +9,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.special import ndtri
 
 from .kernel import Kernel, reach, scaled_position, spatial_terms
-
-SIGMA_PER_MAD = 1.4826
+from .spread import SIGMA_PER_MAD
 
 #: Pixels further from the model are left out of the next round [sigma].
 CLIP = 4.0

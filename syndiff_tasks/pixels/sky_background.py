@@ -7,6 +7,8 @@ import numba
 import numpy as np
 from scipy.interpolate import make_interp_spline
 
+from .spread import SIGMA_PER_MAD
+
 #: Side of the meshes [px]. With 64 px the shape of scattered light leaves 3.8 to 6.3 sigma at bright stars, with 32 px
 #: 2.2 to 3.0 (measured on made-up skies, docs/difference.md).
 MESH = 32
@@ -116,7 +118,7 @@ def _mesh_levels(image, use, y_edges, x_edges, fewest, clip):
             middle = _median(values, n)
             for k in range(n):
                 values[k] = abs(values[k] - middle)
-            limit = clip * 1.4826 * _median(values, n)
+            limit = clip * SIGMA_PER_MAD * _median(values, n)
             total, sum_x, sum_y, count = 0.0, 0.0, 0.0, 0
             for y in range(y_edges[j], y_edges[j + 1]):
                 for x in range(x_edges[i], x_edges[i + 1]):
@@ -305,7 +307,7 @@ def find_straps(residual, use):
     half = STRAP_NEIGHBORS // 2
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(column, half, mode="reflect"), STRAP_NEIGHBORS)
     height = column - np.median(windows, axis=1)
-    scatter = 1.4826 * np.median(np.abs(height))
+    scatter = SIGMA_PER_MAD * np.median(np.abs(height))
     found = (np.abs(height) > STRAP * scatter) & (weight > 0)
     columns = np.flatnonzero(found)
     # Neighbors that are straps themselves are no measure of a strap.

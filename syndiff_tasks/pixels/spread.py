@@ -1,9 +1,10 @@
 """The standard deviation of residuals, unmoved by outliers."""
 
 import numpy as np
+from astropy.stats import mad_std
 
-#: Standard deviation of normal deviates over their median absolute value, 1 / (sqrt(2) erfinv(1/2)).
-SIGMA_PER_MAD = 1.4826
+#: Standard deviation of normal deviates over their median absolute value, 1.4826: that of these three is 1.
+SIGMA_PER_MAD = float(mad_std([-1.0, 0.0, 1.0]))
 
 
 def robust_sigma(residuals, axis=None):
