@@ -280,7 +280,7 @@ def draw_background(path):
     figure, axes = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
     for name, profile, dash in (("star", star, "-"), ("disc of 3 arcsec", disc, "--")):
         drawn = [sources_on_a_grid(rng, peak, profile) for peak in peaks]
-        for how, shade in zip(background.WAYS, ("tab:red", "tab:blue", "tab:green"), strict=True):
+        for how, shade in zip(background.METHODS, ("tab:red", "tab:blue", "tab:green"), strict=True):
             shares = [kept(how, image, noise) / flux for image, flux in drawn]
             print(f"{how}, {name}:", dict(zip(peaks.tolist(), np.round(shares, 3).tolist(), strict=True)))
             axes.semilogx(peaks, shares, "o" + dash, color=shade, ms=3, label=f"{how}, {name}")

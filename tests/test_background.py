@@ -6,7 +6,16 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
-from syndiff_tasks.pixels.background import DETECTION_PIXELS, DETECTION_SIGMA, remove_background, sources
+from syndiff_tasks.pixels.background import (
+    COARSE_BIN,
+    DETECTION_MESH,
+    DETECTION_PIXELS,
+    DETECTION_SIGMA,
+    compact_sources,
+    extended_sources,
+    remove_background,
+    sources,
+)
 from syndiff_tasks.pixels.mask import PS1
 
 
@@ -27,9 +36,18 @@ def field(seed, stars, shape=(300, 260), holes=True):
     return flux.astype(np.float32)
 
 
+def sky_of(flux):
+    return sep.Background(flux, mask=np.isnan(flux), bw=DETECTION_MESH, bh=DETECTION_MESH)
+
+
+def compact(flux):
+    sky = sky_of(flux)
+    return compact_sources(flux, sky.back(dtype=np.float32), sky.globalrms)
+
+
 def sep_pixels(flux, **settings):
     blank = np.isnan(flux)
-    sky = sep.Background(flux, mask=blank)
+    sky = sky_of(flux)
     limits = sep.get_extract_pixstack(), sep.get_sub_object_limit()
     sep.set_extract_pixstack(max(flux.size, limits[0]))
     sep.set_sub_object_limit(100_000)
@@ -51,14 +69,14 @@ def unmasked(flux):
 @pytest.mark.parametrize("stars", [0, 20, 600])
 def test_sources_are_exactly_the_pixels_that_sep_finds(stars):
     flux = field(stars, stars)
-    ours = sources(flux, unmasked(flux), every=1)
+    ours = compact(flux)
     assert_array_equal(ours, sep_pixels(flux, clean=False, deblend_cont=1.0))
     assert ours.any() == (stars > 0)
 
 
 def test_sep_with_deblending_and_cleaning_keeps_99_percent_of_these_pixels():
     flux = field(5, 40)
-    ours, theirs = sources(flux, unmasked(flux), every=1), sep_pixels(flux)
+    ours, theirs = compact(flux), sep_pixels(flux)
     assert not (theirs & ~ours).any()
     assert (ours & ~theirs).sum() < 0.01 * ours.sum()
 
@@ -80,7 +98,7 @@ def test_a_field_too_full_for_the_stack_of_sep_is_no_matter():
     try:
         with pytest.raises(Exception, match="pixel buffer full"):
             sep.extract(flux, 0.1, mask=np.isnan(flux))
-        ours = sources(flux, unmasked(flux), every=1)
+        ours = compact(flux)
     finally:
         sep.set_extract_pixstack(before)
     assert_array_equal(ours, sep_pixels(flux, clean=False, deblend_cont=1.0))
@@ -164,6 +182,49 @@ def test_with_every_pixel_flagged_the_sky_is_still_found():
     flux = field(4, 5) + np.float32(10)
     mask = np.full(flux.shape, PS1.STARCORE.value, np.uint16)
     assert_array_equal(sources(flux, mask), sources(flux, unmasked(flux)))
+
+
+def exponential(shape, x, y, flux, half_light):
+    """An exponential disk seen face on; its half-light radius is 1.678 of its scale [px]."""
+    scale = half_light / 1.67835
+    yy, xx = np.indices(shape)
+    return flux / (2 * np.pi * scale**2) * np.exp(-np.hypot(xx - x, yy - y) / scale)
+
+
+# A galaxy of half-light radius 30" amid white noise of 0.16 counts/s a pixel, that of PS1's weighted sum.
+@pytest.mark.parametrize(
+    ("magnitude", "segment", "mesh"), [(12.0, 0.96, 0.94), (14.0, 0.85, 0.82)], ids=["12 mag", "14 mag"]
+)
+def test_a_galaxy_keeps_what_method_md_promises(magnitude, segment, mesh):
+    shape = (3000, 3000)
+    galaxy = exponential(shape, 1500.3, 1430.7, 10 ** (-0.4 * (magnitude - 25)), 120)
+    sky = 0.16 * np.random.default_rng(3).standard_normal(shape)
+    flux, alone = (sky + galaxy).astype(np.float32), sky.astype(np.float32)
+    variance = np.full(shape, 0.16**2, np.float32)
+    assert galaxy[sources(flux, unmasked(flux))].sum() > segment * galaxy.sum()
+    kept = {}
+    for method in ("mesh", "none"):
+        with_it, without = (remove_background(one, variance, unmasked(one), method)[0] for one in (flux, alone))
+        kept[method] = (with_it.astype(float) - without).sum() / galaxy.sum()
+    assert kept["mesh"] > mesh
+    assert kept["none"] > 0.98
+
+
+def test_white_noise_holds_no_extended_source():
+    for seed in range(5):
+        flux = np.random.default_rng(seed).standard_normal((1600, 1600)).astype(np.float32)
+        assert not extended_sources(flux, np.zeros_like(flux)).any()
+
+
+def test_a_disk_a_third_of_the_noise_is_an_extended_source_and_blank_pixels_are_not():
+    flux = np.random.default_rng(0).standard_normal((1600, 1600)).astype(np.float32)
+    yy, xx = np.indices(flux.shape)
+    disk = np.hypot(xx - 800, yy - 700) < 100
+    flux[disk] += 0.33
+    flux[:, 1200:1300] = np.nan
+    found = np.repeat(np.repeat(extended_sources(flux, np.zeros_like(flux)), COARSE_BIN, 0), COARSE_BIN, 1)
+    assert found[disk].mean() > 0.9
+    assert not found[np.hypot(xx - 800, yy - 700) > 140].any()
 
 
 def test_none_changes_nothing():

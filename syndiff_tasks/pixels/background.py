@@ -5,9 +5,10 @@ import numpy as np
 import sep
 
 from .mask import PS1
+from .spread import robust_sigma
 
-#: Ways to deal with the sky, see `remove_background`.
-WAYS = ("segment", "mesh", "none")
+#: Methods of `remove_background`.
+METHODS = ("segment", "mesh", "none")
 
 #: A source is where the image, smoothed by 3 x 3 pixels, exceeds this many times its noise [standard deviations of one
 #: native pixel]: SExtractor's default. For white noise it is 4 times the noise of the smoothed image.
@@ -17,37 +18,44 @@ DETECTION_SIGMA = 1.5
 #: (FWHM 4.4 px, docs/facts.md §2) has 15 above half its peak.
 DETECTION_PIXELS = 5
 
-#: Side of the meshes in which sky level and noise are found before sources are sought [native px]: sep's default.
-DETECTION_MESH = 64
+#: Side of the meshes in which sky level and noise are measured before detection [native px]: 256", so that the sky does
+#: not follow a galaxy. In meshes of 64 px, sep's default, it rises to half of a galaxy of half-light radius 30".
+DETECTION_MESH = 1024
 
-#: Sources are sought above a sky measured from every 4th row: 0.9 s less for a skycell, which is two thirds of all. It
-#: moves the sky by 0.03 of the noise, so that at the rims of sources 0.9 % of their pixels (5e-5 of all) change sides;
-#: meshes of 48 instead of 64 px do as much.
+#: The sky is measured on every 4th row: 0.9 s less for a skycell. It moves the sky by 0.03 of the noise, so that at the
+#: rims of sources 0.9 % of their pixels (5e-5 of all) change sides.
 SKY_EVERY = 4
 
-#: Side of the meshes of the sky to be subtracted [native px]. 64", twice TESS's PSF: a smaller one would subtract the
-#: halos of stars and whole galaxies.
+#: Extended sources are detected on means of this many native px squared, 4": 16 times deeper for white noise.
+COARSE_BIN = 16
+
+#: An extended source exceeds this many standard deviations of those means, in at least so many that touch.
+COARSE_SIGMA = 3.0
+COARSE_PIXELS = 9
+
+#: Side of the meshes of the sky to be subtracted [native px], 64".
 SKY_MESH = 256
 
-#: Pixels with these bits tell nothing about the sky.
+#: Pixels with these bits are not used to measure the sky.
 NOT_SKY = (PS1.SAT | PS1.SPIKE | PS1.GHOST | PS1.STREAK | PS1.STARCORE).value
 
 
-def remove_background(flux, variance, mask, how):
-    """Leave the sources, take the sky away.
+def remove_background(flux, variance, mask, method):
+    """Subtract the sky.
 
     Parameters
     ----------
     flux, variance : ndarray of float32, shape (ny, nx)
         Combined flux [counts/s] and its variance; NaN where there is no data.
     mask : ndarray of uint16, shape (ny, nx)
-        PS1 mask bits; those of `NOT_SKY` keep a pixel out of the estimate of the sky.
-    how : {"segment", "mesh", "none"}
-        ``segment``: pixels outside sources (`sources`) become exactly 0, and so does their variance: they are a
-        constant then and have no noise. Pixels of sources stay as they are. The faint outskirts of a star count as sky
-        then: one that peaks at p standard deviations loses about `DETECTION_SIGMA` / p of its flux.
-        ``mesh``: a smooth sky (`sep.Background`, meshes of `SKY_MESH` px) is subtracted; the variance stays.
-        ``none``: nothing changes, for the sky of PS1 stacks is subtracted already.
+        PS1 mask bits; those of `NOT_SKY` exclude a pixel from the estimate of the sky.
+    method : {"segment", "mesh", "none"}
+        ``none``: change nothing, because the sky of PS1 stacks is already subtracted.
+        ``segment``: set flux and variance of pixels outside sources (`sources`) to exactly 0; pixels of sources keep
+        theirs. The faint outskirts of sources are lost: a star that peaks at p standard deviations loses about
+        `DETECTION_SIGMA` / p of its flux.
+        ``mesh``: subtract a smooth sky (`sep.Background`, meshes of `SKY_MESH` px) measured outside sources; the
+        variance stays.
 
     Returns
     -------
@@ -57,24 +65,20 @@ def remove_background(flux, variance, mask, how):
     Raises
     ------
     ValueError
-        If `how` is another word.
+        If `method` is none of these.
     """
-    if how not in WAYS:
-        raise ValueError(f"background is {how!r}: choose one of {', '.join(WAYS)}")
-    if how == "none" or not np.isfinite(flux).any():
+    if method not in METHODS:
+        raise ValueError(f"background is {method!r}: choose one of {', '.join(METHODS)}")
+    if method == "none" or not np.isfinite(flux).any():
         return flux, variance
-    if how == "mesh":
-        return flux - _sky(flux, mask, SKY_MESH, 1).back(dtype=np.float32), variance
-    return _kept(flux, variance, sources(flux, mask))
+    source = sources(flux, mask)
+    if method == "mesh":
+        return flux - _sky(flux, mask, SKY_MESH, 1, source).back(dtype=np.float32), variance
+    return _kept(flux, variance, source)
 
 
 def sources(flux, mask, every=SKY_EVERY):
-    """Pixels that belong to a source.
-
-    The pixels of ``sep.extract(flux - sky, DETECTION_SIGMA, err=noise, minarea=DETECTION_PIXELS, clean=False,
-    mask=isnan(flux))`` with its default 3 x 3 filter, sky and noise from `sep.Background`: tested to be the same.
-    Found here without the stacks, the object limits and the list of objects of sep, of which nothing is wanted but
-    the pixels: that is some 10 times faster, does not hold the GIL and cannot overflow in a crowded field.
+    """Detect the pixels of sources, compact and extended ones.
 
     Parameters
     ----------
@@ -83,32 +87,119 @@ def sources(flux, mask, every=SKY_EVERY):
     mask : ndarray of uint16, shape (ny, nx)
         PS1 mask bits.
     every : int
-        The sky is measured from every so many rows; 1 for all.
+        The sky is measured on every so many rows; 1 for all.
 
     Returns
     -------
     source : ndarray of bool, shape (ny, nx)
-        True for the pixels of sources. A blank pixel counts as sky without noise.
-
-    Notes
-    -----
-    sep's cleaning, left out, takes some faint sources near bright ones for bumps in their wings and drops them: 0.1 %
-    of the pixels of sources. They are flux above the sky, so here they stay.
+        True for pixels of sources. Blank pixels are not sources, except within extended ones.
     """
     flux = np.ascontiguousarray(flux, np.float32)
     sky = _sky(flux, mask, DETECTION_MESH, every)
-    above = _above(flux, sky.back(dtype=np.float32), every, DETECTION_SIGMA * sky.globalrms)
+    level = sky.back(dtype=np.float32)
+    source = compact_sources(flux, level, sky.globalrms, every)
+    return _with_extended(source, extended_sources(flux, level, every))
+
+
+def compact_sources(flux, level, noise, every=1):
+    """Detect sources above `DETECTION_SIGMA` of a pixel's noise.
+
+    The pixels of ``sep.extract(flux - level, DETECTION_SIGMA, err=noise, minarea=DETECTION_PIXELS, clean=False,
+    mask=isnan(flux))`` with its default 3 x 3 filter, found without sep's pixel stacks, object limits and lists of
+    objects, which are not needed here: some 10 times faster, without the GIL, and safe in crowded fields.
+
+    Parameters
+    ----------
+    flux : ndarray of float32, shape (ny, nx)
+        Flux [counts/s]; NaN where there is no data.
+    level : ndarray of float32, shape (ceil(ny / every), nx)
+        Sky [counts/s] of every so many rows.
+    noise : float
+        Standard deviation of a sky pixel [counts/s].
+    every : int
+
+    Returns
+    -------
+    source : ndarray of bool, shape (ny, nx)
+
+    Notes
+    -----
+    sep's cleaning, omitted here, drops some faint sources in the wings of bright ones: 0.1 % of the pixels of sources.
+    """
+    above = _above(flux, level, every, DETECTION_SIGMA * noise)
     _drop_small(above, _run_count(above), DETECTION_PIXELS)
     return above
 
 
-def _sky(flux, mask, mesh, every):
-    """Sky and noise of every so many rows; where every pixel has a bit of `NOT_SKY`, from those."""
+def extended_sources(flux, level, every=1):
+    """Detect sources of low surface brightness, such as the disks of galaxies, on means of `COARSE_BIN` squared pixels.
+
+    Parameters
+    ----------
+    flux, level, every
+        As `compact_sources` takes them.
+
+    Returns
+    -------
+    source : ndarray of bool, shape (ny // COARSE_BIN, nx // COARSE_BIN)
+        Of whole coarse pixels; pixels beyond the last whole one are not searched.
+    """
+    ny, nx = (n // COARSE_BIN for n in flux.shape)
+    mean = np.full((ny, nx), np.nan, np.float32)
+    _coarse_means(flux, level, every, mean)
+    found = np.isfinite(mean)
+    if not found.any():
+        return np.zeros((ny, nx), np.bool_)
+    rest = mean[found]
+    # Faint sources skew the means: their median is the level, and the half below it gives the noise.
+    middle = np.median(rest)
+    noise = robust_sigma(rest[rest <= middle] - middle)
+    above = np.where(found, mean, middle) > middle + COARSE_SIGMA * noise
+    _drop_small(above, _run_count(above), COARSE_PIXELS)
+    return above
+
+
+@numba.njit(cache=True, nogil=True)
+def _coarse_means(flux, level, every, mean):
+    """Fill in the means of flux above the sky; NaN where fewer than half of the pixels have data."""
+    for j in range(mean.shape[0]):
+        for i in range(mean.shape[1]):
+            total, count = 0.0, 0
+            for y in range(j * COARSE_BIN, (j + 1) * COARSE_BIN):
+                row = level[y // every]
+                for x in range(i * COARSE_BIN, (i + 1) * COARSE_BIN):
+                    difference = flux[y, x] - row[x]
+                    if np.isfinite(difference):
+                        total += difference
+                        count += 1
+            if 2 * count >= COARSE_BIN * COARSE_BIN:
+                mean[j, i] = total / count
+
+
+@numba.njit(cache=True, nogil=True)
+def _with_extended(source, extended):
+    """Add the pixels of extended sources, and of the coarse pixels around them, to `source`; return it."""
+    ny, nx = extended.shape
+    for j in range(ny):
+        for i in range(nx):
+            near = False
+            for row in range(max(j - 1, 0), min(j + 2, ny)):
+                for column in range(max(i - 1, 0), min(i + 2, nx)):
+                    near |= extended[row, column]
+            if near:
+                source[j * COARSE_BIN : (j + 1) * COARSE_BIN, i * COARSE_BIN : (i + 1) * COARSE_BIN] = True
+    return source
+
+
+def _sky(flux, mask, mesh, every, source=None):
+    """Return sky and noise of every so many rows, without pixels of `NOT_SKY` and of sources where others are left."""
     flux, mask = np.ascontiguousarray(flux[::every], np.float32), mask[::every]
     useless = _no_sky(flux, mask, NOT_SKY)
     if useless.all():
         useless = _no_sky(flux, mask, 0)
-    return sep.Background(flux, mask=useless, bw=mesh, bh=mesh // every)
+    if source is not None and not (useless | source[::every]).all():
+        useless |= source[::every]
+    return sep.Background(flux, mask=useless, bw=mesh, bh=max(mesh // every, 1))
 
 
 @numba.njit(cache=True, nogil=True)
