@@ -20,6 +20,7 @@ from luigi.configuration import get_config
 from luigi.parameter import ParameterException
 
 from . import paths, sky_target
+from .pixels.mask import bits_named
 
 SHIPPED = Path(__file__).with_name("luigi.cfg")
 
@@ -79,7 +80,19 @@ class Places(_Readable):
 
 
 class Bits(_Readable):
-    """A comma separated list of bit numbers 0..15, or nothing."""
+    """A comma separated list of PS1 mask bits, or nothing.
+
+    Parameters
+    ----------
+    name : str
+        What error messages call it.
+    **keywords
+        As `luigi.Parameter` takes them.
+    """
+
+    def __init__(self, name="ignore_mask_bits", **keywords):
+        super().__init__(**keywords)
+        self.name = name
 
     def parse(self, text):
         """Return the bits as a sorted tuple.
@@ -87,16 +100,21 @@ class Bits(_Readable):
         Raises
         ------
         ValueError
-            If one is not a whole number in 0..15.
+            If one is not a number in 0..15, a name or a hexadecimal value of PS1 mask bits.
         """
-        bits = {part.strip() for part in text.split(",") if part.strip()}
-        wrong = sorted(bit for bit in bits if not (bit.isdecimal() and int(bit) <= 15))
-        if wrong:
-            raise ValueError(f"ignore_mask_bits: {', '.join(wrong)} in {text!r}; PS1 masks have bits 0 to 15")
-        return tuple(sorted({int(bit) for bit in bits}))
+        bits = set()
+        for word in filter(None, map(str.strip, text.split(","))):
+            try:
+                bits |= bits_named(word)
+            except ValueError as error:
+                raise ValueError(
+                    f"{self.name}: {word} in {text!r}; PS1 masks have bits 0 to 15, given as numbers, names (STARCORE) "
+                    "or values (0x1000)"
+                ) from error
+        return tuple(sorted(bits))
 
     def normalize(self, bits):
-        """Return the bits as a sorted tuple, from text or from whole numbers."""
+        """Return the bits as a sorted tuple, from text or from a sequence of numbers and names."""
         return self.parse(bits if isinstance(bits, str) else ",".join(map(str, bits)))
 
     def serialize(self, bits):
@@ -354,7 +372,7 @@ _SHIPPED = _read(SHIPPED)
 
 def _setting(kind, name, *limits, description):
     """Declare a setting: the default is its value in the packaged luigi.cfg."""
-    named = (name,) if issubclass(kind, (Number, Choice, Switch)) else ()
+    named = (name,) if issubclass(kind, (Number, Choice, Switch, Bits)) else ()
     return kind(*named, *limits, default=_SHIPPED["syndiff"][name], description=description, always_in_help=True)
 
 
@@ -371,7 +389,9 @@ class syndiff(luigi.Config):  # noqa: N801 - Luigi makes the section's name of t
         Choice, "background", ["segment", "mesh", "none"], description="what is done with the sky of a skycell"
     )
     bin = _setting(Choice, "bin", [1, 2, 4, 8], description="native pixels along one side of a block")
+    reject_mask_bits = _setting(Bits, "reject_mask_bits", description="PS1 mask bits that blank a pixel of a band")
     ignore_mask_bits = _setting(Bits, "ignore_mask_bits", description="default of --ignore-mask-bits")
+    suspect_mask_bits = _setting(Bits, "suspect_mask_bits", description="PS1 mask bits that flag a pixel SUSPECT_PS1")
     ignored_pixels = _setting(
         Choice, "ignored_pixels", ["flag", "exclude"], description="what happens to pixels with an ignored mask bit"
     )

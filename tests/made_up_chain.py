@@ -151,7 +151,9 @@ def blurred_planes(root, plan, planes_of, bin=4, sigma=SIGMA):
     for skycell in plan.footprint.skycells:
         groups[skycell.name] = WholeTarget(root / f"convolved{bin}" / skycell.name, {})
         with groups[skycell.name].writing() as draft:
-            convolve.write_convolved(draft.path, convolve.convolve(plan, skycell, combined, blur, (12,)))
+            convolve.write_convolved(
+                draft.path, convolve.convolve(plan, skycell, combined, blur, (12,), (7, 9, 10, 11, 14))
+            )
             draft.notes.update(notes_of(skycell))
     return groups
 

@@ -103,7 +103,7 @@ def write_template(path, region, catalogue, saturated, sigma, n):
         "VARIANCE": variance,
         "COVERAGE": coverage,
         "COUNT": coverage * 6750,
-        "MASK": 0 * coverage,
+        "MASKED": 0 * coverage,
     }
     for name, image in images.items():
         hdus.append(fits.ImageHDU(image.astype(np.float32), header, name))

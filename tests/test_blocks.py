@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from syndiff_tasks.pixels.blocks import MANTISSA_BITS, rounded, to_blocks
+from syndiff_tasks.pixels.blocks import BRIGHT_SIGMA, MANTISSA_BITS, rounded, to_blocks
+from syndiff_tasks.pixels.mask import BRIGHT_RIM, GAP
 
 
 def planes(shape=(23, 31), seed=0, holes=0.1):
@@ -30,20 +31,24 @@ def bspline(t):
     return 0.75 - t**2 if t <= 0.5 else (1.5 - t) ** 2 / 2 if t <= 1.5 else 0.0
 
 
-def brute_force(flux, variance, mask, missing, bin, corner, exclude):
+def brute_force(flux, variance, mask, missing, bin, corner, exclude, counted):
     """Pixel by pixel and block by block, in double precision, on the projection's own grid."""
     ny, nx = flux.shape
     first = [corner[0] // bin - 1, corner[1] // bin - 1]
     nbx, nby = ((corner[a] + n - 1) // bin + 1 - first[a] + 1 for a, n in ((0, nx), (1, ny)))
     out = {name: np.zeros((nby, nbx)) for name in ("flux", "variance", "valid", "masked")}
     bits, lacking = np.zeros((nby, nbx), int), np.zeros((nby, nbx), int)
+    valid = np.isfinite(flux) & np.isfinite(variance) & ((mask & exclude) == 0)
     for y, x in np.ndindex(ny, nx):
         # Position in blocks, on a grid whose block k has its centre at k.
         px = (corner[0] + x + 0.5) / bin - 0.5 - first[0]
         py = (corner[1] + y + 0.5) / bin - 0.5 - first[1]
         own = (corner[1] + y) // bin - first[1], (corner[0] + x) // bin - first[0]
         bits[own] |= int(mask[y, x])
-        if not (np.isfinite(flux[y, x]) and np.isfinite(variance[y, x])) or mask[y, x] & exclude:
+        if not valid[y, x]:
+            around = np.s_[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+            bright = valid[around] & (flux[around] > BRIGHT_SIGMA * np.sqrt(variance[around]))
+            lacking[own] |= GAP | (BRIGHT_RIM if bright.any() else 0)
             continue
         lacking[own] |= int(missing[y, x])
         for j in range(max(own[0] - 2, 0), min(own[0] + 3, nby)):
@@ -52,7 +57,7 @@ def brute_force(flux, variance, mask, missing, bin, corner, exclude):
                 out["flux"][j, i] += weight * flux[y, x]
                 out["variance"][j, i] += weight * variance[y, x]
                 out["valid"][j, i] += weight
-                out["masked"][j, i] += weight * (mask[y, x] != 0)
+                out["masked"][j, i] += weight * ((mask[y, x] & counted) != 0)
     return out, bits, lacking
 
 
@@ -60,8 +65,9 @@ def brute_force(flux, variance, mask, missing, bin, corner, exclude):
 @pytest.mark.parametrize("corner", [(0, 0), (17461, 5822), (-7, 29101)])
 def test_blocks_are_those_of_the_brute_force_sum(bin, corner):
     native = planes()
-    ours = to_blocks(*native, bin, corner, exclude=2048 | 32)
-    sums, bits, lacking = brute_force(*native, bin, corner, 2048 | 32)
+    native[0][5:8, 11:14] = 9
+    ours = to_blocks(*native, bin, corner, exclude=2048 | 32, counted=128 | 4096)
+    sums, bits, lacking = brute_force(*native, bin, corner, 2048 | 32, 128 | 4096)
     for name, expected in sums.items():
         assert_allclose(getattr(ours, name), expected, atol=2e-6 * bin**2)
         assert getattr(ours, name).dtype == np.float32

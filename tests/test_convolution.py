@@ -192,7 +192,7 @@ def test_flags_spread_as_far_as_the_kernel_and_no_further():
     missing[200, 300], missing[100, 200] = 8, REPAIRED
     convolved = convolve_gaussian(blocks_of(np.zeros(mask.shape), 4, mask=mask, missing=missing), 20, bit_mask([12]))
     rows, columns = np.indices(convolved.dq.shape) * convolved.grid.step + convolved.grid.x0
-    near, far_off = 20 + convolution.DQ_HALF_GAP, convolution.SATURATED_REACH * 20 + convolution.DQ_HALF_GAP
+    near, far_off = 20 + convolution.DQ_HALF_GAP, convolution.FAR_REACH * 20 + convolution.DQ_HALF_GAP
     for bit, x, y, reach in (
         (DQ.SAT_PS1, 100, 200, far_off),
         (DQ.IGNORED_BIT, 200, 200, near),

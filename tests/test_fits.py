@@ -493,7 +493,7 @@ def test_a_template_holds_its_hdus_in_order_each_with_checksums_that_hold(tmp_pa
     given_ = write_template(tmp_path / "t.fits")
     # With warnings as errors astropy's verification of every checksum must pass.
     with fits.open(tmp_path / "t.fits", checksum=True) as hdus:
-        names = ["PRIMARY", "FLUX_SUM", "VARIANCE", "COVERAGE", "COUNT", "MASK", "DQ", "SKYCELLS", "STARS"]
+        names = ["PRIMARY", "FLUX_SUM", "VARIANCE", "COVERAGE", "COUNT", "MASKED", "DQ", "SKYCELLS", "STARS"]
         assert [hdu.name for hdu in hdus] == names
         assert all("CHECKSUM" in hdu.header and "DATASUM" in hdu.header for hdu in hdus)
         for hdu in hdus[1:7]:

@@ -97,12 +97,38 @@ def suspect(band, where):
         one.mask[where] = PS1.SUSPECT | PS1.GHOST
 
 
+def marked(band, where):
+    for one in band.values():
+        one.mask[where] = PS1.MARK
+
+
+def blank(band, where):
+    for one in band.values():
+        one.image[where] = np.nan
+
+
+def reject_one(band, where):
+    band["i"].mask[where] = PS1.CR
+    band["i"].image[where] = 5
+
+
+def reject_all(band, where):
+    for one in band.values():
+        one.mask[where] = PS1.DETECTOR
+        one.image[where] = 5
+
+
 CAUSES = {
     saturate: (DQ.SAT_PS1, 3 * SIGMA),
     starcore: (DQ.IGNORED_BIT, SIGMA),
     lose_image: (DQ.BAND_MISSING, SIGMA),
     lose_variance: (DQ.BAND_MISSING, SIGMA),
-    suspect: (DQ(0), SIGMA),
+    suspect: (DQ.SUSPECT_PS1, 3 * SIGMA),
+    marked: (DQ(0), SIGMA),
+    reject_one: (DQ.BAND_MISSING, SIGMA),
+    # The even sky of these tests is bright: its noise is as large as itself, so a gap has no bright rim.
+    blank: (DQ.PS1_GAP, 3 * SIGMA),
+    reject_all: (DQ.PS1_GAP, 3 * SIGMA),
 }
 
 
@@ -124,7 +150,7 @@ def test_a_flaw_of_a_band_sets_its_bit_as_far_as_its_light_reaches(alone, tmp_pa
         cause(band, where)
         rows, columns = np.mgrid[where]
         flawed.append(np.stack([columns.ravel() + piece.x0, rows.ravel() + piece.y0], axis=-1))
-        return bands.combine(band, dict(RECIPE.weights))
+        return bands.combine(band, dict(RECIPE.weights), reject=int(PS1.CR | PS1.DETECTOR))
 
     path = written(tmp_path, alone, blurred_planes(tmp_path, alone, planes))
     bit, reach = CAUSES[cause]
@@ -149,7 +175,7 @@ def test_a_repaired_star_sets_its_bit_and_a_kept_one_tells_that_it_is_saturated(
         lost.append(np.stack([columns + piece.x0, rows + piece.y0], axis=-1))
         return whole
 
-    for how, bit, reach in (("repair", DQ.STAR_REPAIRED, SIGMA), ("keep", DQ.SAT_PS1, 3 * SIGMA)):
+    for how, bit, reach in (("repair", DQ.STAR_REPAIRED, SIGMA), ("keep", DQ.SAT_PS1 | DQ.PS1_GAP, 3 * SIGMA)):
         root = tmp_path / how
         root.mkdir()
         path = written(root, alone, blurred_planes(root, alone, lambda piece, how=how: planes(piece, how)))
@@ -169,6 +195,8 @@ def test_coverage_that_is_low_or_none_is_told_by_its_bit_and_takes_the_flux(alon
     path = written(tmp_path, alone, blurred(tmp_path, alone, painted))
     covered = true_coverage(alone, holes, NO_OFFSET[0])
     dq = fits.getdata(path, "DQ")
+    assert ((dq[covered < 0.999] & DQ.PS1_GAP) != 0).all()
+    dq &= ~np.int32(DQ.PS1_GAP)
     # On either side of 1e-4 and of min_coverage, 0.5, by more than coverage may be wrong.
     for low, high, bit in ((-1, 1e-5, DQ.NO_PS1), (1e-3, 0.499, DQ.LOW_COVERAGE), (0.501, 2, DQ(0))):
         some = (covered > low) & (covered < high)
@@ -227,7 +255,7 @@ def flagged(planes, science=None, seam=None, min_coverage=0.5):
 def test_blank_planes_have_no_data_and_say_so():
     planes = template.blank((2, 5))
     assert {plane.shape for plane in planes} == {(2, 5)}
-    assert [plane.dtype for plane in planes] == [np.float32] * 5 + [np.uint8]
+    assert [plane.dtype for plane in planes] == [np.float32] * 5 + [np.uint16]
     assert np.isnan(planes.flux).all() and np.isnan(planes.variance).all()
     for plane in (planes.coverage, planes.count, planes.masked):
         assert_array_equal(plane, 0)

@@ -334,7 +334,7 @@ def test_a_further_ffi_equals_one_made_alone_and_adds_the_skycells_it_needs(made
     with fits.open(one) as here, fits.open(two) as there:
         assert here[0].header["REFFFI"] == made.reference.stem
         assert there[0].header["REFFFI"] == made.far.stem
-        for plane in ("FLUX_SUM", "VARIANCE", "COVERAGE", "COUNT", "MASK", "DQ"):
+        for plane in ("FLUX_SUM", "VARIANCE", "COVERAGE", "COUNT", "MASKED", "DQ"):
             assert here[plane].data.tobytes() == there[plane].data.tobytes()
         names = set(here["SKYCELLS"].data["NAME"])
         assert np.nanmax(here["COVERAGE"].data) > 0.9
@@ -418,7 +418,7 @@ def test_a_sector_continues_with_skycells_made_by_hand_from_another_ffi(made, th
     (alone,) = made.root.rglob(f"{made.reference.stem}/**/syndiff_template_*dx+0.0000_dy+0.0000.fits")
     assert made.reference.stem == stem(2) == fits.getval(alone, "REFFFI") and fits.getval(path, "REFFFI") == by_hand
     with fits.open(path) as one, fits.open(alone) as other:
-        for plane in ("FLUX_SUM", "VARIANCE", "COVERAGE", "COUNT", "MASK", "DQ"):
+        for plane in ("FLUX_SUM", "VARIANCE", "COVERAGE", "COUNT", "MASKED", "DQ"):
             assert one[plane].data.tobytes() == other[plane].data.tobytes()
     assert made.run("EveryFFI", "--sector", "20", "--camera", "3", "--ccd", "3", *where, root=tmp_path).code == 0
     of = {fits.getval(one, "FFI"): fits.getval(one, "REFFFI") for one in tmp_path.rglob("syndiff_template_*.fits")}

@@ -63,10 +63,22 @@ def test_two_recipes_have_one_label_and_one_manifest_only_if_they_are_the_same(o
 def test_a_recipe_is_made_of_the_settings_and_the_bits_of_the_task():
     settings = SimpleNamespace(
         **{"weights": (("r", 1.0),), "background": "mesh", "ignored_pixels": "flag", "bin": 8},
+        **{"reject_mask_bits": (0, 8), "suspect_mask_bits": (9,)},
         **{"saturated_stars": "remove", "star_catalog": "gaia"},
     )
     stars = StarPolicy("remove", "gaia", "")
-    assert combine.CombineConfig.from_settings(settings, [5, 12]) == ((("r", 1.0),), "mesh", (5, 12), "flag", 8, stars)
+    assert combine.CombineConfig.from_settings(settings, [5, 12]) == (
+        (("r", 1.0),),
+        "mesh",
+        (5, 12),
+        "flag",
+        8,
+        stars,
+        (0, 8),
+        (9,),
+    )
+    with pytest.raises(ValueError, match="9 .SPIKE. is in both ignore_mask_bits and suspect_mask_bits"):
+        combine.CombineConfig.from_settings(settings, [9, 12])
 
 
 def test_excluded_pixels_are_blank_before_sharing_and_flagged_ones_keep_their_flux(folder):
@@ -204,7 +216,7 @@ def test_the_template_tells_where_it_comes_from(plan, groups, tmp_path):
         names = [hdu.name for hdu in hdus]
         header, skycells = hdus[0].header, hdus["SKYCELLS"].data
         shapes = {hdus[name].data.shape for name in names[1:7]}
-    assert names == [*("PRIMARY", "FLUX_SUM", "VARIANCE", "COVERAGE", "COUNT", "MASK", "DQ", "SKYCELLS", "STARS")]
+    assert names == [*("PRIMARY", "FLUX_SUM", "VARIANCE", "COVERAGE", "COUNT", "MASKED", "DQ", "SKYCELLS", "STARS")]
     assert shapes == {(6, 6)}
     assert header["SYNDIFF"] is True
     assert (header["DX_SHIFT"], header["DY_SHIFT"], header["ROI"]) == (0.25, -0.5, ROI)

@@ -187,7 +187,7 @@ def test_without_data_flux_is_nan_and_dq_says_so():
     for plane in (found.coverage, found.count, found.masked):
         assert_array_equal(plane[10:], 0)
     assert_array_equal(found.dq[10:], DQ.NO_PS1)
-    assert {a.dtype for a in found[:-1]} == {np.dtype(np.float32)} and found.dq.dtype == np.uint8
+    assert {a.dtype for a in found[:-1]} == {np.dtype(np.float32)} and found.dq.dtype == np.uint16
 
 
 def test_every_pixel_within_sigma_of_a_flagged_one_is_flagged_and_none_far_off():

@@ -112,10 +112,19 @@ def test_many_skycells_are_counted_and_the_first_few_named(seen):
     assert any(s.startswith("8 of 17 skycells lack the z band:") and "and 3 more" in s for s in sentences)
 
 
+def test_a_page_warns_that_excluding_starcore_costs_bright_stars_their_cores(seen):
+    template, preview = seen
+    for bits, pixels, warned in (("12", "exclude", True), ("5,12", "exclude", True), ("12", "flag", False)):
+        header = template.header.copy()
+        header["IGNBITS"], header["IGNPIX"] = bits, pixels
+        text = " ".join(caveats(template._replace(header=header), preview))
+        assert ("Bright stars lack their cores" in text) == warned
+
+
 def test_caveats_name_bad_pixels_and_a_bad_difference(seen):
     template, preview = seen
     text = " ".join(caveats(template, preview))
-    assert "18 of 32,000 pixels (0.056 %) are affected by a star that is saturated" in text
+    assert "18 of 32,000 pixels (0.056 %) are affected by a bright star that is saturated" in text
     assert "24 of 32,000 pixels (0.075 %) have no Pan-STARRS1 data" in text
     assert "times as bright" not in text
     wrong = template._replace(zero_point=22.94)  # ten times fainter than 20.44

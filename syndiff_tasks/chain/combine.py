@@ -7,8 +7,8 @@ from syndiff_tasks.pixels import background, bands, blocks, mask, scaling
 
 from . import stack_files, star_catalog
 
-# Layout and meaning of the combined and the blurred groups; another number is another product.
-COMBINED_FORMAT = 1
+# Layout and meaning of the combined groups; another number is another product.
+COMBINED_FORMAT = 2
 
 
 class CombineConfig(NamedTuple):
@@ -20,10 +20,23 @@ class CombineConfig(NamedTuple):
     ignored_pixels: str
     bin: int
     stars: star_catalog.StarPolicy = star_catalog.KEEP
+    reject: tuple = ()
+    suspect: tuple = ()
 
     @classmethod
     def from_settings(cls, settings, ignore_mask_bits):
-        """Return the configuration of the settings and the mask bits of a task."""
+        """Return the configuration of the settings and the mask bits of a task.
+
+        Raises
+        ------
+        ValueError
+            If two lists share a mask bit.
+        """
+        mask.check_disjoint(
+            reject_mask_bits=settings.reject_mask_bits,
+            ignore_mask_bits=ignore_mask_bits,
+            suspect_mask_bits=settings.suspect_mask_bits,
+        )
         return cls(
             settings.weights,
             settings.background,
@@ -31,14 +44,19 @@ class CombineConfig(NamedTuple):
             settings.ignored_pixels,
             settings.bin,
             star_catalog.star_policy(settings.saturated_stars, settings.star_catalog),
+            settings.reject_mask_bits,
+            settings.suspect_mask_bits,
         )
 
     @property
     def label(self):
         """Name of the folder: every value in it, so that no two configurations share one."""
         weights = "_".join(f"{band}{weight!r}" for band, weight in self.weights)
-        bits = "-".join(map(str, self.ignore)) or "none"
-        return f"{weights}_{self.background}_{self.ignored_pixels}{bits}_bin{self.bin}{self.stars.label()}"
+        bits = "_".join(
+            f"{name}{'-'.join(map(str, some)) or 'none'}"
+            for name, some in ((self.ignored_pixels, self.ignore), ("reject", self.reject), ("suspect", self.suspect))
+        )
+        return f"{weights}_{self.background}_{bits}_bin{self.bin}{self.stars.label()}"
 
     def settings(self):
         """Return what shaped the blocks, for manifests."""
@@ -47,6 +65,8 @@ class CombineConfig(NamedTuple):
             "background": self.background,
             "ignore_mask_bits": list(self.ignore),
             "ignored_pixels": self.ignored_pixels,
+            "reject_mask_bits": list(self.reject),
+            "suspect_mask_bits": list(self.suspect),
             "bin": self.bin,
             "saturated_stars": self.stars.how,
             "star_catalog": self.stars.digest or self.stars.catalogue,
@@ -72,16 +92,17 @@ def combine(raw, skycell, config, data_root):
     repaired : list of dict
         The stars that were repaired or removed, see `star_catalog.repair_saturated_stars`.
     """
-    planes = _combined(raw, skycell, dict(config.weights))
+    planes = _combined(raw, skycell, dict(config.weights), mask.bit_mask(config.reject))
     exclude = mask.bit_mask(config.ignore) if config.ignored_pixels == "exclude" else 0
     repaired = star_catalog.repair_saturated_stars(planes, skycell, config.stars, exclude, data_root)
     flux, variance = background.remove_background(planes.flux, planes.variance, planes.mask, config.background)
-    shared = blocks.to_blocks(flux, variance, planes.mask, planes.missing, config.bin, skycell.corner, exclude)
+    counted = mask.bit_mask((*config.ignore, *config.suspect))
+    shared = blocks.to_blocks(flux, variance, planes.mask, planes.missing, config.bin, skycell.corner, exclude, counted)
     return shared, repaired
 
 
-def _combined(raw, skycell, weights):
-    """Return the weighted sum of a raw skycell, which is read strip by strip: its bands would not fit the memory."""
+def _combined(raw, skycell, weights, reject):
+    """Return the weighted sum of a raw skycell, read strip by strip because its bands would not fit into memory."""
     keywords = store.read_attributes(raw)["keywords"]
     have = [band for band in weights if all(f"{band}_{kind}" in keywords for kind in stack_files.KINDS)]
     stored = {
@@ -94,7 +115,7 @@ def _combined(raw, skycell, weights):
         )
         for band in have
     }
-    return bands.combine(stored, weights, (skycell.ny, skycell.nx))
+    return bands.combine(stored, weights, (skycell.ny, skycell.nx), reject)
 
 
 def write_blocks(path, combined, skycell):

@@ -15,7 +15,8 @@ from syndiff_tasks.pixels import blocks, convolution, mask, prf, widening
 
 from .combine import read_blocks
 
-BLURRED_FORMAT = 2
+# Layout and meaning of the convolved groups; another number is another product.
+BLURRED_FORMAT = 3
 
 # SPOC PRFs reach 6.5 TESS px, corners included [native px].
 PRF_REACH = 6.5 * 82 * math.sqrt(2)
@@ -91,7 +92,7 @@ class TemplatePsf(NamedTuple):
         return (MARGIN + self.widening() - reach - PIXEL_REACH) / pixel_scale
 
 
-def convolve(plan, skycell, combined, blur, ignore):
+def convolve(plan, skycell, combined, blur, ignore, suspect=()):
     """Blur one skycell.
 
     Parameters
@@ -102,14 +103,14 @@ def convolve(plan, skycell, combined, blur, ignore):
     combined : dict of str to targets.WholeTarget
         The combined skycells by name, neighbours included.
     psf_ : TemplatePsf
-    ignore : tuple of int
-        PS1 mask bits that set IGNORED_BIT.
+    ignore, suspect : tuple of int
+        PS1 mask bits that set IGNORED_BIT and SUSPECT_PS1.
 
     Returns
     -------
     blurred : convolution.Convolved
     """
-    frame = read_blocks(combined[skycell.name].path)
+    frame, selected = read_blocks(combined[skycell.name].path), (mask.bit_mask(ignore), mask.bit_mask(suspect))
     names = blur.made_of(plan, skycell)[1:]
     if names:
         neighbours = [
@@ -117,13 +118,13 @@ def convolve(plan, skycell, combined, blur, ignore):
         ]
         frame = widening.widen(frame, blur.widening(plan.tessellation.margin(skycell)), neighbours)
     if blur.prfs is None:
-        return convolution.convolve_gaussian(frame, blur.sigma, mask.bit_mask(ignore))
+        return convolution.convolve_gaussian(frame, blur.sigma, *selected)
     centre = (skycell.nx - 1) / 2, (skycell.ny - 1) / 2
     column, row = (float(value[0]) for value in mapping.ps1_to_tess(plan.tansip, skycell, *([c] for c in centre)))
     image = prf.interpolate_prf(blur.prfs.images, blur.prfs.rows, blur.prfs.columns, row + 1, column + 1)
     jacobian = mapping.jacobian(plan.tansip, skycell, *centre)
     turned = prf.resample_prf(image, jacobian, frame.grid.step, blur.prfs.oversampling)
-    return convolution.convolve_prf(frame, turned, mask.bit_mask(ignore))
+    return convolution.convolve_prf(frame, turned, *selected)
 
 
 def write_convolved(path, blurred):

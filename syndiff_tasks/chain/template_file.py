@@ -42,7 +42,7 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
         "VARIANCE": judged.variance * np.float32(factor**2),
         "COVERAGE": judged.coverage,
         "COUNT": judged.count,
-        "MASK": judged.masked,
+        "MASKED": judged.masked,
         "DQ": judged.dq,
     }
     tables = {
@@ -107,8 +107,10 @@ def _provenance(plan, offset, described):
         **{f"WEIGHT_{band.upper()}": (value, f"weight of PS1 {band}") for band, value in weights.items()},
         "BACKGRND": (made_of["background"], "what was done with the sky"),
         "BINNING": (made_of["bin"], "[PS1 px] side of a block"),
-        "IGNBITS": (",".join(map(str, made_of["ignore_mask_bits"])), "PS1 mask bits that are flagged"),
-        "IGNPIX": (made_of["ignored_pixels"], "what happened to pixels with such bits"),
+        "REJBITS": (",".join(map(str, made_of["reject_mask_bits"])), "PS1 mask bits that blank a pixel of a band"),
+        "IGNBITS": (",".join(map(str, made_of["ignore_mask_bits"])), "PS1 mask bits that set IGNORED_BIT"),
+        "IGNPIX": (made_of["ignored_pixels"], "flag or exclude: what happened to such pixels"),
+        "SUSBITS": (",".join(map(str, made_of["suspect_mask_bits"])), "PS1 mask bits that set SUSPECT_PS1"),
         "MINCOV": (described.min_coverage, "below this coverage FLUX_SUM is NaN"),
     }
 

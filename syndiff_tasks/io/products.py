@@ -13,7 +13,7 @@ PLANES = {
     "VARIANCE": ("f4", "variance of FLUX_SUM"),
     "COVERAGE": ("f4", "fraction of the blurred pixel area with data"),
     "COUNT": ("f4", "effective number of valid native PS1 pixels"),
-    "MASK": ("f4", "effective number of masked native PS1 pixels"),
+    "MASKED": ("f4", "native PS1 pixels with an ignored/suspect bit"),
     "DQ": ("i4", "data quality bits, 0 = good"),
 }
 """Image HDUs of a template in their order: type and meaning."""
@@ -100,7 +100,7 @@ def write_template(path, primary, planes, wcs_cards, tables, *, unit, zero_point
         raise ValueError(f"{path}: a template needs the planes {', '.join(PLANES)} of one shape, got {shapes}")
     hdus = [fits.PrimaryHDU()]
     _set(hdus[0].header, primary)
-    units = {"FLUX_SUM": unit, "VARIANCE": f"({unit})**2", "COUNT": "pixel", "MASK": "pixel"}
+    units = {"FLUX_SUM": unit, "VARIANCE": f"({unit})**2", "COUNT": "pixel", "MASKED": "pixel"}
     for name, (dtype, meaning) in PLANES.items():
         hdu = fits.ImageHDU(np.asarray(planes[name], dtype=dtype), name=name)
         hdu.header["EXTNAME"] = (name, meaning)

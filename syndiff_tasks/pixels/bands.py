@@ -46,7 +46,7 @@ class Combined(NamedTuple):
     variance : ndarray of float32, shape (ny, nx)
         Variance of `flux` [(counts/s)^2], finite and positive exactly where `flux` is finite.
     mask : ndarray of uint16, shape (ny, nx)
-        OR of the bands' PS1 mask bits.
+        OR of the bands' PS1 mask bits, those of rejected pixels included.
     missing : ndarray of uint8, shape (ny, nx)
         Bit of `BAND_BITS` of each weighted band without data there.
     """
@@ -57,7 +57,7 @@ class Combined(NamedTuple):
     missing: np.ndarray
 
 
-def combine(bands: Mapping[str, Band | None], weights: Mapping[str, float], shape=None) -> Combined:
+def combine(bands: Mapping[str, Band | None], weights: Mapping[str, float], shape=None, reject=0) -> Combined:
     """Sum the weighted bands pixel by pixel, strip by strip, so that no whole band need be in memory.
 
     Parameters
@@ -68,13 +68,15 @@ def combine(bands: Mapping[str, Band | None], weights: Mapping[str, float], shap
         Of each band, by name (`BAND_BITS`); not negative. Bands of weight 0 are ignored.
     shape : (int, int), optional
         Needed only if every band may be missing.
+    reject : int
+        PS1 mask *value*: a band is blank in a pixel where its own mask has any of these bits.
 
     Returns
     -------
     combined : Combined
         ``sum(w f) * sum(all w) / sum(valid w)``, and ``sum(w^2 v)`` times the square of the same factor. A band is
-        valid in a pixel if it has a flux *and* a positive variance there: a flux of unknown variance would need an
-        invented one. Where no band is valid, the flux is NaN, never 0.
+        valid in a pixel if it has a flux *and* a positive variance there, and none of the bits of `reject`: a flux of
+        unknown variance would need an invented one. Where no band is valid, the flux is NaN, never 0.
 
     Raises
     ------
@@ -89,7 +91,7 @@ def combine(bands: Mapping[str, Band | None], weights: Mapping[str, float], shap
     for start in range(0, shape[0], _STRIP_ROWS):
         rows = slice(start, start + _STRIP_ROWS)
         strips = {name: _rows_of(band, rows) for name, band in present.items()}
-        _fill(Combined(*(plane[rows] for plane in out)), strips, used)
+        _fill(Combined(*(plane[rows] for plane in out)), strips, used, np.uint16(reject))
     return out
 
 
@@ -125,20 +127,23 @@ def _rows_of(band, rows):
     return band._replace(image=band.image[rows], variance=band.variance[rows], mask=band.mask[rows])
 
 
-def _fill(out, present, used):
+def _fill(out, present, used, reject):
     """Combine a strip of the bands that exist into `out`."""
-    patterns = _Patterns(*_renormalisation(list(present), used))
+    patterns = _Patterns(*_renormalization(list(present), used))
     out.mask[...] = 0
     for band in present.values():
         np.bitwise_or(out.mask, band.mask, out=out.mask)
     out.missing[...] = patterns.missing[-1]
     images = [(band.image, band.image_scaling, 1, used[name]) for name, band in present.items()]
     variances = [(band.variance, band.variance_scaling, 2, used[name]) for name, band in present.items()]
+    masks = tuple(band.mask for band in present.values())
     if {_kind(stored) for stored, *_ in images + variances} == {"int16"}:
-        _fill_by_table(out, _by_table(images), _by_table(variances), patterns)
+        _fill_by_table(out, _by_table(images), _by_table(variances), patterns, (masks, reject))
     else:
         flux, variance = (np.array([weighted_terms(*one) for one in some]) for some in (images, variances))
-        out.flux[...], out.variance[...], out.missing[...] = _renormalised(flux, variance, patterns)
+        for one, mask in zip(flux, masks, strict=True):
+            one[(mask & reject) != 0] = np.nan
+        out.flux[...], out.variance[...], out.missing[...] = _renormalized(flux, variance, patterns)
 
 
 def _kind(stored):
@@ -164,14 +169,18 @@ def _by_table(some):
     return _ByTable(numbers, tuple(lookup_table(*how) for _, *how in some))
 
 
-def _fill_by_table(out, images, variances, patterns):
+def _fill_by_table(out, images, variances, patterns, rejected):
     """Sum as if all bands that exist were valid everywhere, then redo the few pixels where one is not."""
     flux, variance, missing = (plane.reshape(-1) for plane in (out.flux, out.variance, out.missing))
     factor = patterns.factor[-1]
     _sum_by_table(*images, factor, flux)
     _sum_by_table(*variances, factor**2, variance)
-    places = np.flatnonzero(np.isnan(flux) | np.isnan(variance))
-    again = _renormalised(images.at(places), variances.at(places), patterns)
+    masks, reject = rejected
+    places = np.flatnonzero(np.isnan(flux) | np.isnan(variance) | ((out.mask.reshape(-1) & reject) != 0))
+    terms = images.at(places)
+    for one, mask in zip(terms, masks, strict=True):
+        one[(mask.reshape(-1)[places] & reject) != 0] = np.nan
+    again = _renormalized(terms, variances.at(places), patterns)
     flux[places], variance[places], missing[places] = again
 
 
@@ -191,7 +200,7 @@ class _Patterns(NamedTuple):
     missing: np.ndarray  # uint8
 
 
-def _renormalisation(names, used):
+def _renormalization(names, used):
     """Return the factor and the `missing` byte for each pattern of valid bands (bit b: names[b] is valid)."""
     patterns = range(1 << len(names))
     valid = [[name for b, name in enumerate(names) if pattern >> b & 1] for pattern in patterns]
@@ -201,7 +210,7 @@ def _renormalisation(names, used):
     return np.array(factors), np.array(missing, np.uint8)
 
 
-def _renormalised(flux, variance, patterns):
+def _renormalized(flux, variance, patterns):
     """Sum the valid terms (bands first) of each pixel: flux, variance, and the `missing` byte."""
     valid = ~np.isnan(flux + variance)
     pattern = sum((one.astype(np.uint8) << b for b, one in enumerate(valid)), np.zeros(flux.shape[1:], np.uint8))

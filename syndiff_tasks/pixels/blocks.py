@@ -1,4 +1,4 @@
-"""Native pixels shared among blocks of bin x bin, so that centroids stay exact."""
+"""Native pixels shared among blocks of bin x bin, which keeps centroids exact."""
 
 from typing import NamedTuple
 
@@ -6,22 +6,29 @@ import numba
 import numpy as np
 from numcodecs.bitround import BitRound
 
-#: Mantissa bits of the planes worth storing (`rounded`), which bring a skycell under 8 MB. A value is off by at most
-#: 2^-(bits + 1) of itself, with either sign: flux 6e-5, in smooth light everywhere the same; variance 0.4 %; the count
-#: of valid pixels 0.1 %, and not at all where a block is full; that of masked ones 1.6 %.
+from .mask import BRIGHT_RIM, GAP
+
+#: Mantissa bits stored of each plane (`rounded`), which bring a skycell under 8 MB. The relative error is at most
+#: 2^-(bits + 1): flux 6e-5; variance 0.4 %; the count of valid pixels 0.1 %, and none in full blocks; masked ones 1.6 %.
 MANTISSA_BITS = {"flux": 13, "variance": 7, "valid": 9, "masked": 5}
 
-#: The one side of a block [native px] that the kernel is compiled for specially: the default of luigi.cfg.
+#: The side of a block [native px] for which the kernel is compiled specially: the default of luigi.cfg.
 _USUAL_BIN = 4
+
+#: A pixel beside a blank one is bright above this many standard deviations. A PS1 star of 5 sigma at its peak has some
+#: 20 counts/s, as much as the noise of a TESS pixel after convolution with 40 px.
+BRIGHT_SIGMA = 5.0
+
+_GAP, _BRIGHT_RIM = np.uint8(GAP), np.uint8(BRIGHT_RIM)
 
 
 class Grid(NamedTuple):
-    """Where the samples of a coarse plane lie in the native plane of their skycell.
+    """Positions of the samples of a coarse plane in the native plane of their skycell.
 
     Attributes
     ----------
     x0, y0 : float
-        0-based native position of the centre of the first sample [native px].
+        0-based native position of the center of the first sample [native px].
     step : int
         Distance between samples [native px].
     """
@@ -37,18 +44,19 @@ class Blocks(NamedTuple):
     Attributes
     ----------
     flux : ndarray of float32
-        Flux shared into the block [counts/s]; 0 where no valid pixel is near (`valid` says so).
+        Flux shared into the block [counts/s]; 0 without valid pixels near (`valid` is 0 there).
     variance : ndarray of float32
         Variance of the native pixels, shared like the flux [(counts/s)^2]. It is a density of variance, to be
-        convolved with squared kernels: the variance of `flux` itself is smaller, for neighbouring blocks share noise.
+        convolved with squared kernels; the variance of `flux` itself is smaller, because neighboring blocks share
+        noise.
     valid : ndarray of float32
-        Number of valid native pixels, shared likewise: bin^2 inside, less at holes and borders.
+        Number of valid native pixels, shared likewise: bin^2 inside, less at gaps and borders.
     masked : ndarray of float32
-        The part of `valid` with any PS1 mask bit.
+        The part of `valid` with one of the PS1 mask bits that are counted.
     bits : ndarray of uint16
-        OR of the PS1 mask bits of the block's own bin x bin pixels, blank ones too.
+        OR of the PS1 mask bits of the block's own bin x bin pixels, blank ones included.
     missing : ndarray of uint8
-        OR of the `missing` bits of the block's own valid pixels.
+        OR of the `missing` bits of the block's own valid pixels, and GAP and BRIGHT_RIM of the blank ones.
     grid : Grid
         Of the blocks.
     """
@@ -62,7 +70,7 @@ class Blocks(NamedTuple):
     grid: Grid
 
 
-def to_blocks(flux, variance, mask, missing, bin, corner, exclude=0) -> Blocks:
+def to_blocks(flux, variance, mask, missing, bin, corner, exclude=0, counted=0xFFFF) -> Blocks:
     """Share each native pixel among the 3 x 3 blocks nearest to it, with quadratic B-spline (TSC) weights.
 
     Parameters
@@ -72,7 +80,7 @@ def to_blocks(flux, variance, mask, missing, bin, corner, exclude=0) -> Blocks:
     mask : ndarray of uint16, shape (ny, nx)
         PS1 mask bits.
     missing : ndarray of uint8, shape (ny, nx)
-        Bits of missing bands (and of a repaired star).
+        Bits of missing bands and repaired stars (`mask`); those of blank pixels are not used.
     bin : int
         Side of a block [native px]; 1 is the native plane.
     corner : (int, int)
@@ -80,6 +88,8 @@ def to_blocks(flux, variance, mask, missing, bin, corner, exclude=0) -> Blocks:
         that index, so that blocks of neighbouring skycells coincide.
     exclude : int
         PS1 mask *value*: pixels with any of its bits are treated as blank.
+    counted : int
+        PS1 mask *value*: valid pixels with any of its bits are counted in `Blocks.masked`.
 
     Returns
     -------
@@ -113,7 +123,7 @@ def to_blocks(flux, variance, mask, missing, bin, corner, exclude=0) -> Blocks:
     lead = int(corner[0]) % bin, int(corner[1]) % bin
     weights = _weights_in_block(bin)
     weights = tuple(map(tuple, weights)) if bin == _USUAL_BIN else weights
-    _deposit(native, weights, *lead, np.uint16(exclude), out)
+    _deposit(native, weights, *lead, (np.uint16(exclude), np.uint16(counted)), out)
     half = (bin - 1) / 2
     return Blocks(*out, Grid(x_first + half, y_first + half, bin))
 
@@ -211,7 +221,7 @@ class _Rows(NamedTuple):
 
 
 @numba.njit(cache=True, nogil=True)
-def _deposit(native, weights, lead_x, lead_y, exclude, out):
+def _deposit(native, weights, lead_x, lead_y, selected, out):
     """Share each row along x, and then its blocks along y.
 
     Weights that are tuples tell the compiler how many pixels a block has, so that it loads those of many blocks by
@@ -229,7 +239,7 @@ def _deposit(native, weights, lead_x, lead_y, exclude, out):
         rows.bits[:] = 0
         rows.missing[:] = 0
         for y in range(max(first, 0), min(first + bin, ny)):
-            _read_row(native, y, exclude, rows, slice(lead_x, lead_x + nx))
+            _read_row(native, y, selected, rows, slice(lead_x, lead_x + nx))
             p = y - first
             _share_row(rows.row[0], weights, p, shares, line, out.flux, j)
             _share_row(rows.row[1], weights, p, shares, line, out.variance, j)
@@ -242,7 +252,8 @@ def _deposit(native, weights, lead_x, lead_y, exclude, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def _read_row(native, y, exclude, rows, inside):
+def _read_row(native, y, selected, rows, inside):
+    exclude, counted = selected
     nothing, one = np.float32(0), np.float32(1)
     flux, variance, mask, missing = native.flux[y], native.variance[y], native.mask[y], native.missing[y]
     out_flux, out_variance = rows.row[0][inside], rows.row[1][inside]
@@ -258,11 +269,26 @@ def _read_row(native, y, exclude, rows, inside):
     for x in range(flux.size):
         out_variance[x] = variance[x] if out_valid[x] != nothing else nothing
     for x in range(mask.size):
-        out_masked[x] = out_valid[x] if mask[x] != 0 else nothing
+        out_masked[x] = out_valid[x] if mask[x] & counted != 0 else nothing
     for x in range(mask.size):
         bits[x] |= mask[x]
     for x in range(missing.size):
-        seen[x] |= missing[x] if out_valid[x] != nothing else np.uint8(0)
+        seen[x] |= missing[x] if out_valid[x] != nothing else _GAP
+    for x in range(flux.size):
+        if out_valid[x] == nothing and _has_bright_rim(native, y, x, exclude):
+            seen[x] |= _BRIGHT_RIM
+
+
+@numba.njit(cache=True, nogil=True)
+def _has_bright_rim(native, y, x, exclude):
+    """Return whether one of the 8 pixels around a pixel is valid and brighter than `BRIGHT_SIGMA`."""
+    for row in range(max(y - 1, 0), min(y + 2, native.flux.shape[0])):
+        for column in range(max(x - 1, 0), min(x + 2, native.flux.shape[1])):
+            flux, variance = native.flux[row, column], native.variance[row, column]
+            # NaN fails both comparisons.
+            if native.mask[row, column] & exclude == 0 and flux > 0 and flux * flux > BRIGHT_SIGMA**2 * variance:
+                return True
+    return False
 
 
 @numba.njit(cache=True, nogil=True)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import fft
 
 from syndiff_tasks.pixels.blocks import Blocks, Grid
-from syndiff_tasks.pixels.mask import DQ, dq_of_bits
+from syndiff_tasks.pixels.mask import BANDS_MISSING, BRIGHT_RIM, DQ, GAP, PS1, REPAIRED
 from syndiff_tasks.pixels.quadrature import LARGEST_SPACING
 
 #: Fewest samples per sigma in the narrowest stored plane, the variance, of width sigma/sqrt(2). The flux then has 2.8,
@@ -30,9 +30,10 @@ KERNEL_REACH = 5.0
 #: point of a pixel.
 DQ_HALF_GAP = LARGEST_SPACING / 2
 
-#: SAT_PS1 spreads by this many sigma: a saturated star lacks its core, most of its light, which shows this far out
-#: (1 % of a star of 100 times the brightness of its surroundings).
-SATURATED_REACH = 3.0
+#: Flags of lost or doubtful light spread by this many sigma: a saturated star, or one under a gap, lacks most of its
+#: light, which shows this far out (1 % of a star of 100 times the brightness of its surroundings).
+FAR_REACH = 3.0
+FAR_REACHING = DQ.SAT_PS1 | DQ.SUSPECT_PS1 | DQ.PS1_GAP
 
 #: Flags of a PRF spread by this many of its sigma, because it is sampled at the pixel's center only: half a pixel
 #: (41 px) and the sigma of the optics (53 px) are 1.6 of their combined sigma of 58 px.
@@ -54,10 +55,10 @@ class Convolved(NamedTuple):
     valid : ndarray of float32
         Convolved share of valid pixels, 1 where all are.
     masked : ndarray of float32
-        Convolved share of valid pixels with any mask bit.
+        Convolved share of valid pixels with a counted mask bit (`blocks.to_blocks`).
     variance : ndarray of float32
         Variance of `flux` [(counts/s per native px)^2]: the variance per native px convolved with the squared kernel.
-    dq : ndarray of uint8
+    dq : ndarray of uint16
         `DQ` bits of the blocks around each sample.
     grid : Grid
         Positions of the samples [native px].
@@ -74,7 +75,7 @@ class Convolved(NamedTuple):
     sigma: float | None
 
 
-def convolve_gaussian(blocks: Blocks, sigma: float, ignore: int) -> Convolved:
+def convolve_gaussian(blocks: Blocks, sigma: float, ignore: int, suspect: int = 0) -> Convolved:
     """Convolve a skycell with a Gaussian.
 
     Parameters
@@ -86,8 +87,8 @@ def convolve_gaussian(blocks: Blocks, sigma: float, ignore: int) -> Convolved:
         bin/sqrt(3) in quadrature, and ``Convolved.sigma`` is 0.76 bin. A star is then hardly wider than a block: its
         flux in TESS pixels is right to 0.5 % and each pixel to 1 % of the peak. A sigma of 2 blocks, still much
         narrower than a TESS pixel, gives 0.1 %.
-    ignore : int
-        PS1 mask value that sets IGNORED_BIT, see `mask.bit_mask`.
+    ignore, suspect : int
+        PS1 mask *values* that set IGNORED_BIT and SUSPECT_PS1, see `mask.bit_mask`.
 
     Returns
     -------
@@ -106,8 +107,8 @@ def convolve_gaussian(blocks: Blocks, sigma: float, ignore: int) -> Convolved:
     variance is convolved with the squared kernel, a Gaussian of sigma/sqrt(2) over 4 pi sigma^2. There the splines are
     subtracted as variances (bin^2/4 and step^2/3), which keeps the kernel, and so every variance, positive.
 
-    A sample has the flags of the blocks in a square of half-width sigma + `DQ_HALF_GAP` around it; SAT_PS1 spreads by
-    `SATURATED_REACH` sigma.
+    A sample has the flags of the blocks in a square of half-width sigma + `DQ_HALF_GAP` around it; those of
+    `FAR_REACHING` spread by `FAR_REACH` sigma.
     """
     bin = blocks.grid.step
     every = 1
@@ -119,7 +120,7 @@ def convolve_gaussian(blocks: Blocks, sigma: float, ignore: int) -> Convolved:
     width = sigma or bin * math.sqrt(1 / 4 + 1 / 3)
     flux, valid, masked = (_convolve(p, signal / bin, every) for p in (blocks.flux, blocks.valid, blocks.masked))
     variance = _convolve(blocks.variance, spread / (bin * width * math.sqrt(4 * math.pi)), every)
-    dq = _spread_flags(blocks, ignore, width, DQ_HALF_GAP, every)
+    dq = _spread_flags(blocks, (ignore, suspect), width, DQ_HALF_GAP, every)
     return Convolved(flux, valid, masked, variance, dq, _sample_grid(blocks.grid, every), width)
 
 
@@ -211,11 +212,37 @@ def _add_four(line, rows, weights):
         line[x] += (a * first[x] + b * second[x]) + (c * third[x] + d * fourth[x])
 
 
-def _spread_flags(blocks, ignore, sigma, gap, every):
+def dq_of_bits(bits: np.ndarray, missing: np.ndarray, ignore: int, suspect: int = 0) -> np.ndarray:
+    """Return the DQ bits that follow from PS1 mask bits, missing bands and blank pixels.
+
+    Parameters
+    ----------
+    bits : ndarray of uint16
+        OR of the PS1 mask bits.
+    missing : ndarray of uint8, same shape
+        OR of the bits of `BANDS_MISSING`, `BRIGHT_RIM`, `GAP` and `REPAIRED`.
+    ignore, suspect : int
+        PS1 mask *values* that set IGNORED_BIT and SUSPECT_PS1, see `bit_mask`.
+
+    Returns
+    -------
+    dq : ndarray of uint16, same shape
+        SAT_PS1, IGNORED_BIT, BAND_MISSING, STAR_REPAIRED, SUSPECT_PS1 and PS1_GAP of `DQ`.
+    """
+    dq = np.zeros(np.shape(bits), np.uint16)
+    dq[((bits & PS1.SAT.value) != 0) | ((missing & BRIGHT_RIM) != 0)] |= DQ.SAT_PS1.value
+    dq[(bits & ignore) != 0] |= DQ.IGNORED_BIT.value
+    dq[(bits & suspect) != 0] |= DQ.SUSPECT_PS1.value
+    dq[(missing & BANDS_MISSING) != 0] |= DQ.BAND_MISSING.value
+    dq[(missing & GAP) != 0] |= DQ.PS1_GAP.value
+    dq[(missing & REPAIRED) != 0] |= DQ.STAR_REPAIRED.value
+    return dq
+
+
+def _spread_flags(blocks, selected, sigma, gap, every):
     """Return the `DQ` bits of the blocks within sigma + gap native px of each sample, in x and y."""
-    flags = dq_of_bits(blocks.bits, blocks.missing, ignore)
-    saturated = flags & DQ.SAT_PS1.value
-    far = _spread(saturated, math.ceil((SATURATED_REACH * sigma + gap) / blocks.grid.step), every)
+    flags = dq_of_bits(blocks.bits, blocks.missing, *selected)
+    far = _spread(flags & FAR_REACHING.value, math.ceil((FAR_REACH * sigma + gap) / blocks.grid.step), every)
     return far | _spread(flags, math.ceil((sigma + gap) / blocks.grid.step), every)
 
 
@@ -227,7 +254,7 @@ def _spread(flags, half, every):
 
 @numba.njit(cache=True, nogil=True)
 def _or_rows(flags, half, every, count):
-    out = np.zeros((count, flags.shape[1]), np.uint8)
+    out = np.zeros((count, flags.shape[1]), np.uint16)
     for sample in range(count):
         middle = (sample - 1) * every
         for row in range(max(middle - half, 0), min(middle + half + 1, flags.shape[0])):
@@ -235,7 +262,7 @@ def _or_rows(flags, half, every, count):
     return out
 
 
-def convolve_prf(blocks: Blocks, kernel: np.ndarray, ignore: int) -> Convolved:
+def convolve_prf(blocks: Blocks, kernel: np.ndarray, ignore: int, suspect: int = 0) -> Convolved:
     """Convolve a skycell with any kernel, such as a TESS PRF.
 
     Parameters
@@ -244,8 +271,8 @@ def convolve_prf(blocks: Blocks, kernel: np.ndarray, ignore: int) -> Convolved:
         The skycell, widened by its neighbors as far as the kernel reaches (`widening.widen`).
     kernel : ndarray, shape (2h + 1, 2h + 1)
         Image of a point at its center, one sample a block (`prf.resample_prf`). It is normalized to a sum of 1.
-    ignore : int
-        PS1 mask value that sets IGNORED_BIT, see `mask.bit_mask`.
+    ignore, suspect : int
+        PS1 mask *values* that set IGNORED_BIT and SUSPECT_PS1, see `mask.bit_mask`.
 
     Returns
     -------
@@ -279,7 +306,7 @@ def convolve_prf(blocks: Blocks, kernel: np.ndarray, ignore: int) -> Convolved:
     flux, valid, masked = _convolve_fft((blocks.flux, blocks.valid, blocks.masked), kernel / bin**2, every)
     (variance,) = _convolve_fft((blocks.variance,), kernel**2 / bin**4, every)
     variance = np.maximum(variance, 0)  # the transform rings by some 1e-7 beside a bright star
-    dq = _spread_flags(blocks, ignore, sigma * bin, (DQ_PRF_REACH - 1) * sigma * bin, every)
+    dq = _spread_flags(blocks, (ignore, suspect), sigma * bin, (DQ_PRF_REACH - 1) * sigma * bin, every)
     return Convolved(flux, valid, masked, variance, dq, _sample_grid(blocks.grid, every), None)
 
 

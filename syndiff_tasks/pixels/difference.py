@@ -55,6 +55,7 @@ class Flag(IntFlag):
     STRAP = 32
     EDGE_OF_KERNEL = 64
     SCATTERED = 128
+    TEMPLATE_GAP = 256
 
 
 FLAG_MEANING = {
@@ -66,6 +67,7 @@ FLAG_MEANING = {
     Flag.STRAP: "column with a strap, its extra sky taken off",
     Flag.EDGE_OF_KERNEL: "kernel reaches off the data here: no difference",
     Flag.SCATTERED: "sky is steeper than the limit",
+    Flag.TEMPLATE_GAP: "blank PS1 pixels within reach of the template's PSF",
 }
 
 
@@ -273,6 +275,7 @@ def _prepare(pair, far, keep_out, saturation):
     flags = (
         (no_data | blank) * np.int16(Flag.NO_DATA)
         | untrusted * np.int16(Flag.TEMPLATE_UNTRUSTED)
+        | ((dq & DQ.PS1_GAP.value) != 0) * np.int16(Flag.TEMPLATE_GAP)
         | (near_saturated & ~bleeding) * np.int16(Flag.SATURATED_TESS)
         | bleeding * np.int16(Flag.BLEED)
         | edge * np.int16(Flag.EDGE_OF_KERNEL)

@@ -30,20 +30,22 @@ Our DQ bits of a template pixel (`DQ`); 0 is good.
 value  name             meaning
 =====  ===============  =======================================================================
 1      NO_PS1           no PS1 data at all
-2      LOW_COVERAGE     less data than asked for
-4      SAT_PS1          PS1 saturated here, so its flux is a lower limit or absent
+2      LOW_COVERAGE     less data than ``min_coverage``
+4      SAT_PS1          PS1 saturated, or blank beside bright pixels: flux is a lower limit or absent
 8      IGNORED_BIT      native pixels with one of the ``ignore_mask_bits``
-16     BAND_MISSING     one or more of r, i, z, y absent, the others standing in
-32     STAR_REPAIRED    the flux of a bright star was put in from elsewhere
+16     BAND_MISSING     one or more of r, i, z, y absent, replaced by the others
+32     STAR_REPAIRED    flux of a saturated star from a PSF fit or the catalog
 64     PROJECTION_SEAM  the pixel takes from two projection cells
 128    COLLATERAL       outside the science area of the FFI: sees no sky
+256    SUSPECT_PS1      native pixels with one of the ``suspect_mask_bits``
+512    PS1_GAP          blank native pixels, whatever the cause
 =====  ===============  =======================================================================
 """
 
+import itertools
+import re
 from collections.abc import Iterable
 from enum import IntFlag
-
-import numpy as np
 
 
 class PS1(IntFlag):
@@ -78,26 +80,83 @@ class DQ(IntFlag):
     STAR_REPAIRED = 32
     PROJECTION_SEAM = 64
     COLLATERAL = 128
+    SUSPECT_PS1 = 256
+    PS1_GAP = 512
 
 
 #: A sentence for each bit, for the headers of templates.
 DQ_MEANING = {
     DQ.NO_PS1: "no PS1 data at all",
     DQ.LOW_COVERAGE: "less data than min_coverage: FLUX_SUM is NaN",
-    DQ.SAT_PS1: "PS1 saturated here: the flux is a lower limit or absent",
+    DQ.SAT_PS1: "saturated in PS1, or blank on a star: the flux is too low",
     DQ.IGNORED_BIT: "native pixels with one of the ignore_mask_bits",
-    DQ.BAND_MISSING: "one or more of r, i, z, y absent, the others standing in",
-    DQ.STAR_REPAIRED: "the flux of a bright star was put in from elsewhere",
-    DQ.PROJECTION_SEAM: "the blurred light crosses into another projection cell",
+    DQ.BAND_MISSING: "one or more of r, i, z, y absent, replaced by the others",
+    DQ.STAR_REPAIRED: "saturated star restored by a PSF fit or a catalog",
+    DQ.PROJECTION_SEAM: "convolved light from another projection cell",
     DQ.COLLATERAL: "outside the science area of the FFI: sees no sky",
+    DQ.SUSPECT_PS1: "native pixels with one of the suspect_mask_bits",
+    DQ.PS1_GAP: "blank native pixels within reach of the PSF",
 }
 
-#: Bit of the `missing` plane (bands 0..3 are r, i, z, y) that carries "this pixel belongs to a repaired star".
+#: Bits of the `missing` planes. Bits 0 to 4 are the bands r, i, z, y, g without data (`bands.BAND_BITS`).
+BANDS_MISSING = 0b11111
+#: A blank pixel with a bright pixel beside it: part of a star is lost.
+BRIGHT_RIM = 1 << 5
+#: A blank pixel.
+GAP = 1 << 6
+#: A pixel of a repaired or removed star.
 REPAIRED = 1 << 7
 
 
+def bits_named(text: str) -> set[int]:
+    """Return the PS1 bit numbers that a word stands for.
+
+    Parameters
+    ----------
+    text : str
+        A number from 0 to 15, a name such as ``STARCORE`` or ``CONV.BAD`` in either case, or a mask value in
+        hexadecimal such as ``0x1000``, which may have several bits.
+
+    Returns
+    -------
+    bits : set of int
+
+    Raises
+    ------
+    ValueError
+        If the word is none of these.
+    """
+    name = text.strip().upper().replace(".", "_")
+    if name in PS1.__members__:
+        return {PS1[name].value.bit_length() - 1}
+    if re.fullmatch("0X[0-9A-F]+", name) and 0 < int(name, 16) <= 0xFFFF:
+        return {bit for bit in range(16) if int(name, 16) >> bit & 1}
+    if name.isdecimal() and int(name) <= 15:
+        return {int(name)}
+    raise ValueError(f"{text!r} is not a PS1 mask bit: give 0 to 15, a name such as STARCORE, or 0x1000")
+
+
+def check_disjoint(**lists: Iterable[int]):
+    """Refuse lists of PS1 bits that share one.
+
+    Parameters
+    ----------
+    **lists : iterable of int
+        Bit numbers, by the name of their setting.
+
+    Raises
+    ------
+    ValueError
+        Naming the bit and both settings.
+    """
+    for (one, bits), (other, others) in itertools.combinations(lists.items(), 2):
+        if shared := sorted(set(bits) & set(others)):
+            named = ", ".join(f"{bit} ({PS1(1 << bit).name})" for bit in shared)
+            raise ValueError(f"PS1 mask bit {named} is in both {one} and {other}; leave it in one of them")
+
+
 def bit_mask(bits: Iterable[int]) -> int:
-    """Mask value of some PS1 bit numbers.
+    """Return the mask value of PS1 bit numbers.
 
     Parameters
     ----------
@@ -122,28 +181,3 @@ def bit_mask(bits: Iterable[int]) -> int:
             )
         mask |= 1 << int(bit)
     return mask
-
-
-def dq_of_bits(bits: np.ndarray, missing: np.ndarray, ignore: int) -> np.ndarray:
-    """DQ bits that follow from PS1 mask bits and missing bands.
-
-    Parameters
-    ----------
-    bits : ndarray of uint16
-        OR of the PS1 mask bits.
-    missing : ndarray of uint8, same shape
-        A bit for each missing band (r, i, z, y = 1, 2, 4, 8), and `REPAIRED`.
-    ignore : int
-        PS1 mask *value* that sets IGNORED_BIT, see `bit_mask`.
-
-    Returns
-    -------
-    dq : ndarray of uint8, same shape
-        SAT_PS1, IGNORED_BIT, BAND_MISSING and STAR_REPAIRED of `DQ`.
-    """
-    dq = np.zeros(np.shape(bits), np.uint8)
-    dq[(bits & PS1.SAT.value) != 0] |= DQ.SAT_PS1.value
-    dq[(bits & ignore) != 0] |= DQ.IGNORED_BIT.value
-    dq[(missing & (REPAIRED - 1)) != 0] |= DQ.BAND_MISSING.value
-    dq[(missing & REPAIRED) != 0] |= DQ.STAR_REPAIRED.value
-    return dq

@@ -17,7 +17,7 @@ from syndiff_tasks.pixels.quadrature import QuadratureGrid, node_weights, owned_
 #: weight alike) is no longer small beside what is left to divide by.
 LEAST_COVERAGE = 1e-4
 
-_NO_PS1 = np.uint8(DQ.NO_PS1.value)  # numba takes integers, not flags
+_NO_PS1 = np.uint16(DQ.NO_PS1.value)  # numba takes integers, not flags
 
 
 class Sampled(NamedTuple):
@@ -34,8 +34,8 @@ class Sampled(NamedTuple):
     count : ndarray of float32
         Effective number of valid native pixels summed.
     masked : ndarray of float32
-        Effective number of valid native pixels with any mask bit.
-    dq : ndarray of uint8
+        Effective number of valid native pixels with a counted mask bit (`blocks.to_blocks`).
+    dq : ndarray of uint16
         OR of the `DQ` bits at the nodes in the pixel; NO_PS1 without data.
     """
 
@@ -58,7 +58,7 @@ class NodeValues(NamedTuple):
         The plane of `convolution.Convolved` times the area squared; 0 off the frame.
     area : ndarray of float32
         Area of a pixel at each point [native px].
-    dq : ndarray of uint8
+    dq : ndarray of uint16
         `DQ` bits of the nearest sample.
     """
 
@@ -88,7 +88,7 @@ def sample(convolved, px, py, area=1.0) -> NodeValues:
         Without data off the frame and at NaN.
     """
     sums = (np.zeros(px.shape, np.float32) for _ in range(4))
-    out = NodeValues(*sums, np.full(px.shape, area, np.float32), np.zeros(px.shape, np.uint8))
+    out = NodeValues(*sums, np.full(px.shape, area, np.float32), np.zeros(px.shape, np.uint16))
     planes = (convolved.flux, convolved.valid, convolved.masked, convolved.variance)
     _sample(planes, convolved.dq, tuple(map(float, convolved.grid)), px, py, out)
     return out
@@ -197,7 +197,7 @@ def _integrate(values, start, tapers, owned, out):
     (flux_x, variance_x, inside_x), (flux_y, variance_y, inside_y) = tapers
     nodes = len(flux_x)
     lines = np.empty((5, values.dq.shape[1]), np.float32)
-    bits = np.empty(values.dq.shape[1], np.uint8)
+    bits = np.empty(values.dq.shape[1], np.uint16)
     for y in range(owned.shape[0]):
         begin, end = owned_span(owned[y])
         if begin >= end:
@@ -217,7 +217,7 @@ def _integrate(values, start, tapers, owned, out):
         for x in range(begin, end):
             if owned[y, x]:
                 first = x * density + x_start
-                flags = np.uint8(0)
+                flags = np.uint16(0)
                 for node in range(nodes):
                     if inside_x[node]:
                         flags |= bits[first + node]
@@ -280,7 +280,7 @@ def blank(shape) -> Sampled:
         Flux and variance NaN, coverage, count and masked 0, dq NO_PS1.
     """
     nan, zero = (np.full(shape, value, np.float32) for value in (np.nan, 0.0))
-    return Sampled(nan, nan.copy(), zero, zero.copy(), zero.copy(), np.full(shape, _NO_PS1, np.uint8))
+    return Sampled(nan, nan.copy(), zero, zero.copy(), zero.copy(), np.full(shape, _NO_PS1, np.uint16))
 
 
 def apply_quality_flags(planes: Sampled, science, seam, min_coverage: float) -> Sampled:

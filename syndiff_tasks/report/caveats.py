@@ -65,13 +65,21 @@ def caveats(template, preview, unit="electrons/s"):
     list of str
         Sentences, none where all is well.
     """
-    return _on_bands(template) + _on_pixels(template) + _on_difference(template, preview, unit)
+    return _on_settings(template) + _on_bands(template) + _on_pixels(template) + _on_difference(template, preview, unit)
 
 
 def _first_few(names):
     """Name the first few of many."""
     named = ", ".join(names[:NAMED])
     return named if len(names) <= NAMED else f"{named} and {len(names) - NAMED} more"
+
+
+def _on_settings(template):
+    """Warn of settings that cost light."""
+    header = template.header
+    if header.get("IGNPIX") == "exclude" and "12" in str(header.get("IGNBITS", "")).split(","):
+        return ["Bright stars lack their cores: ignored_pixels = exclude blanks pixels with bit 12 (STARCORE)."]
+    return []
 
 
 def _on_bands(template):
@@ -101,8 +109,9 @@ def _on_pixels(template):
     for bit, words in (
         (DQ.NO_PS1, "have no Pan-STARRS1 data"),
         (DQ.LOW_COVERAGE, "have too little Pan-STARRS1 data and are NaN"),
-        (DQ.SAT_PS1, "are affected by a star that is saturated in Pan-STARRS1: their flux is too low"),
+        (DQ.SAT_PS1, "are affected by a bright star that is saturated or blank in Pan-STARRS1: their flux is too low"),
         (DQ.STAR_REPAIRED, "are affected by a repaired star: their flux is accurate to a few per cent only"),
+        (DQ.PS1_GAP, "are affected by blank Pan-STARRS1 pixels: their flux is uncertain where the sky has structure"),
     ):
         pixels = np.count_nonzero(science & ((template.dq & int(bit)) != 0))
         if pixels:

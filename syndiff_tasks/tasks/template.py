@@ -106,12 +106,14 @@ class Convolve(_Blurring):
 
     def run(self):
         """Blur each skycell that is not there yet, and sum up."""
-        plan, combined, groups, blur = self.plan(), self.input(), self.groups(), self.blur()
+        plan, combined, groups, blur, recipe = self.plan(), self.input(), self.groups(), self.blur(), self.recipe()
         progress = self.progress(len(groups), "skycell")
         for skycell in plan.skycells:
             if not groups[skycell.name].exists():
                 with groups[skycell.name].writing() as draft:
-                    blurred = chain.convolve.convolve(self.reference(), skycell, combined, blur, self.ignore_mask_bits)
+                    blurred = chain.convolve.convolve(
+                        self.reference(), skycell, combined, blur, recipe.ignore, recipe.suspect
+                    )
                     chain.convolve.write_convolved(draft.path, blurred)
                     draft.notes.update(combined[skycell.name].manifest()["notes"])
                     draft.record_time("blur")
