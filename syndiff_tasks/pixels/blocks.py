@@ -9,7 +9,7 @@ from numcodecs.bitround import BitRound
 from .mask import BRIGHT_RIM, GAP
 
 #: Mantissa bits stored of each plane (`rounded`), which bring a skycell under 8 MB. The relative error is at most
-#: 2^-(bits + 1): flux 6e-5; variance 0.4 %; the count of valid pixels 0.1 %, and none in full blocks; masked ones 1.6 %.
+#: 2^-(bits + 1): flux 6e-5; variance 0.4 %; the count of valid pixels 0.1 %, none in full blocks; masked ones 1.6 %.
 MANTISSA_BITS = {"flux": 13, "variance": 7, "valid": 9, "masked": 5}
 
 #: The side of a block [native px] for which the kernel is compiled specially: the default of luigi.cfg.
