@@ -194,6 +194,22 @@ def test_a_frame_half_without_data_is_subtracted_in_the_other_half():
     assert np.nanstd(inside(result.difference[:, 64:])) < 0.12
 
 
+@pytest.mark.parametrize("side", [10, 20, 39, 41])
+def test_a_region_of_a_few_pixels_has_a_difference_without_straps(side):
+    template = field(side, stars=side * side // 20)
+    ffi = template + np.random.default_rng(side).normal(100, 0.1, template.shape)
+    result = subtract(pair_of(ffi, template))
+    assert 0.05 < np.nanstd(result.difference) < 0.12
+    assert result.straps.columns.size == 0
+
+
+def test_one_star_is_enough_for_a_scale():
+    template = field(64, stars=1, seed=6)
+    result = subtract(pair_of(template + np.random.default_rng(1).normal(100, 0.1, template.shape), template))
+    assert_allclose(kernel_sum(result.kernel, 32, 32), 1, rtol=0.05)
+    assert np.nanstd(result.difference) < 0.12
+
+
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="does not fit an FFI of shape"):
         subtract(pair_of(field(48, stars=30), field(60, stars=30)))

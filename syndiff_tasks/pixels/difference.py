@@ -367,7 +367,9 @@ def subtract(pair, kernel="auto", mesh=MESH, keep_out=None, saturation=9e4, stee
         far = reach(bases[-1], n)
     ready = _prepare(pair, far, keep_out, saturation)
     if not ready.complete.any():
-        raise NoMatch("no pixel has FFI and template data; check the region and the frame's quality")
+        raise NoMatch(
+            "no pixel has data of FFI and template and a positive uncertainty; check the region and the frame's quality"
+        )
     faint = _faint_half(ready.whole, ready.sky_pixels, mesh)
     given = kernel if isinstance(kernel, Kernel) else None
     scale = _rough_scale(ready.data, ready.whole, ready.usable) if given is None else 1.0

@@ -22,6 +22,9 @@ CLIP = 3.0
 #: A column that stands out of its neighbors by so much is a strap [sigma].
 STRAP = 6.0
 
+#: Error of a median over that of a mean, for a normal distribution: sqrt(pi / 2).
+ERROR_OF_MEDIAN = 1.2533
+
 #: How many columns (itself included) a column is compared with.
 STRAP_NEIGHBORS = 9
 
@@ -308,7 +311,11 @@ def find_straps(residual, use):
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(column, half, mode="reflect"), STRAP_NEIGHBORS)
     height = column - np.median(windows, axis=1)
     scatter = SIGMA_PER_MAD * np.median(np.abs(height))
-    found = (np.abs(height) > STRAP * scatter) & (weight > 0)
+    # Of few columns the scatter may be small by chance: no column is known better than its pixels allow.
+    some = np.abs(residual[use])
+    pixel = SIGMA_PER_MAD * float(np.median(some[:: 1 + some.size // 100_000])) if some.size else 0.0
+    error = ERROR_OF_MEDIAN * pixel / np.sqrt(np.maximum(weight, 1))
+    found = (np.abs(height) > STRAP * np.maximum(scatter, error)) & (weight > 0)
     columns = np.flatnonzero(found)
     # Neighbors that are straps themselves are no measure of a strap.
     plain = np.pad(np.where(found[:, None], np.nan, levels), ((half, half), (0, 0)), constant_values=np.nan)
