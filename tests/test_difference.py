@@ -268,7 +268,7 @@ def test_an_ffi_that_is_smaller_than_the_region_is_refused(seen):
 def test_a_file_that_is_no_template_is_refused(tmp_path):
     path = tmp_path / "other.fits"
     fits.HDUList([fits.PrimaryHDU()]).writeto(path)
-    with pytest.raises(ValueError, match="no SynDiff template: it has no FLUX_SUM"):
+    with pytest.raises(ValueError, match="not a SynDiff template: it has no extension FLUX_SUM"):
         read_template(path)
 
 
@@ -277,7 +277,7 @@ def test_a_region_that_contradicts_the_shape_is_refused(tmp_path):
     make_field(path)
     with fits.open(path, mode="update") as hdus:
         hdus[0].header["ROI"] = "0,0,137,160"
-    with pytest.raises(ValueError, match="no whole multiple of the region"):
+    with pytest.raises(ValueError, match="not a whole multiple of the region"):
         read_template(path)
 
 
