@@ -1,4 +1,4 @@
-"""A TESS Full Frame Image (FFI): its file name, its detector and its science pixels."""
+"""A TESS Full Frame Image (FFI) or a cut-out of FFIs: its file name, its detector and its science pixels."""
 
 import math
 import re
@@ -10,12 +10,15 @@ from .region import SCIENCE, Region, clip
 FRAME_SHAPE = (2078, 2136)  # (ny, nx) of a whole FFI, collateral pixels included (docs/facts.md §3)
 SPOC_NAME = re.compile(r"tess(\d{13})-s(\d{4})-([1-4])-([1-4])-\d{4}-[a-z]_ffic", re.ASCII)
 TICA_NAME = re.compile(r"hlsp_tica_tess_ffi_s(\d{4})-(o\d+[a-z]?-\d{8})-cam([1-4])-ccd([1-4])_tess_v\d+_img", re.ASCII)
+# Image cut-outs of astrocut carry the FFI's name in front, and so the place; target pixel files of TESScut do not.
+CUTOUT_SUFFIX = re.compile(r"_-?\d+\.?\d*_-?\d+\.?\d*_\d+-x-\d+_astrocut\Z", re.ASCII)
+TESSCUT_NAME = re.compile(r"tess-s(\d{4})-([1-4])-([1-4])_-?\d+\.?\d*_-?\d+\.?\d*_\d+x\d+_astrocut", re.ASCII)
 FFI_EXTENSIONS = (".fits", ".fits.gz", ".fits.fz")
 CRPIX = (1045.0, 1001.0)  # of a whole SPOC FFI up to sector 90 (docs/facts.md §3), 1-based
 
 
 class FFIName(NamedTuple):
-    """Parts of the file name of an FFI; `stem` is the name without its extension."""
+    """Parts of the file name of an FFI or of a cut-out; `stem` is the name without its extension."""
 
     stem: str
     sector: int
@@ -26,7 +29,7 @@ class FFIName(NamedTuple):
 
 
 def parse_ffi_name(path):
-    """Parse the file name of an FFI.
+    """Parse the file name of an FFI or of a cut-out of FFIs.
 
     Parameters
     ----------
@@ -35,27 +38,32 @@ def parse_ffi_name(path):
     Returns
     -------
     FFIName
-        `time` is the start time (yyyydddhhmmss) for SPOC, orbit and cadence for TICA; `source` is ``"spoc"`` or
-        ``"tica"``.
+        `time` is the start time (yyyydddhhmmss) for SPOC, orbit and cadence for TICA, empty for a target pixel file of
+        TESScut, which holds a whole sector; `source` is ``"spoc"``, ``"tica"`` or ``"tesscut"``. The `stem` of a
+        cut-out holds its position and size as well, so products of cut-outs and of whole FFIs never mix.
 
     Raises
     ------
     ValueError
-        If the name has neither the form of SPOC nor that of TICA (docs/facts.md §3).
+        If the name has none of these forms (docs/facts.md §3).
     """
     name = PurePath(path).name
     extension = next((e for e in sorted(FFI_EXTENSIONS, key=len, reverse=True) if name.endswith(e)), None)
     stem = name.removesuffix(extension) if extension else ""
-    if spoc := SPOC_NAME.fullmatch(stem):
+    if tesscut := TESSCUT_NAME.fullmatch(stem):
+        return FFIName(stem, *map(int, tesscut.groups()), "", "tesscut")
+    of_ffi = CUTOUT_SUFFIX.sub("", stem)
+    if spoc := SPOC_NAME.fullmatch(of_ffi):
         time, sector, camera, ccd = spoc.groups()
         return FFIName(stem, int(sector), int(camera), int(ccd), time, "spoc")
-    if tica := TICA_NAME.fullmatch(stem):
+    if tica := TICA_NAME.fullmatch(of_ffi):
         sector, time, camera, ccd = tica.groups()
         return FFIName(stem, int(sector), int(camera), int(ccd), time, "tica")
     raise ValueError(
         f"{name!r} is not the name of a calibrated FFI; expected one like tess2020019135923-s0020-3-3-0165-s_ffic.fits "
-        "(SPOC) or hlsp_tica_tess_ffi_s0027-o1-00116635-cam1-ccd1_tess_v01_img.fits (TICA), also .fits.gz or .fits.fz; "
-        "the name gives sector, camera and CCD: restore the one that the file has in the archive"
+        "(SPOC) or hlsp_tica_tess_ffi_s0027-o1-00116635-cam1-ccd1_tess_v01_img.fits (TICA), also .fits.gz or .fits.fz, "
+        "or of a cut-out, tess-s0019-1-3_65.489205_28.443210_10x10_astrocut.fits or <FFI>_RA_Dec_48-x-48_astrocut.fits"
+        "; the name gives sector, camera and CCD: restore the one that the file has in the archive"
     )
 
 

@@ -20,7 +20,7 @@ from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 from isal import igzip, isal_zlib
 
-from syndiff_tasks.io import rice
+from syndiff_tasks.io import rice, tesscut
 
 RECORD = 2880
 """Bytes a FITS record (FITS Standard 4.0, section 3.1)."""
@@ -162,9 +162,17 @@ def _verify(path, file, hdus):
             continue
         found = _sum32(file, data, data + size)
         if stated and stated != str(found):
-            raise _damaged(path, f"DATASUM of HDU {number} is {stated}, but the sum of its data is {found}")
+            raise _mismatch(path, f"DATASUM of HDU {number} is {stated}, but the sum of its data is {found}")
         if "CHECKSUM" in hdu.header and _sum32(file, start, data, found) not in (0, 0xFFFFFFFF):
-            raise _damaged(path, f"CHECKSUM of HDU {number} does not hold")
+            raise _mismatch(path, f"CHECKSUM of HDU {number} does not hold")
+
+
+def _mismatch(path, what):
+    """Return the error for a checksum that does not hold; `fitscheck` comes with astropy."""
+    return ValueError(
+        f"{path}: {what}; the file is damaged, incomplete or another one: fetch it again. If you edited it yourself "
+        f"(an injected star), write its checksums anew: fitscheck --write --force {path}"
+    )
 
 
 def _sum32(file, start, end, total=0):
@@ -466,12 +474,13 @@ def read_ffi_header(path):
     Parameters
     ----------
     path : path-like
-        SPOC or TICA FFI or a cut-out of one: ``.fits``, ``.fits.gz`` or ``.fits.fz``.
+        SPOC or TICA FFI or a cut-out of one: ``.fits``, ``.fits.gz`` or ``.fits.fz``; or a target pixel file of
+        TESScut.
 
     Returns
     -------
     header : astropy.io.fits.Header
-        As `read_ffi` returns it.
+        As `read_ffi` returns it; for a target pixel file as `tesscut.image_header` does.
 
     Raises
     ------
@@ -484,14 +493,14 @@ def read_ffi_header(path):
         stream = igzip.open(plain) if zipped else plain
         headers, start = [], 0
         try:
-            while len(headers) < 2:
+            while len(headers) < 2 or (tesscut.is_tesscut(headers) and len(headers) < 3):
                 _demand_header(path, stream, start)
                 header = fits.Header.fromfile(stream)
                 headers.append(header)
                 start = stream.tell() + header.data_size_padded
                 if not zipped and start > plain.seek(0, io.SEEK_END):
                     raise _damaged(path, f"HDU {len(headers) - 1} ends at byte {start}, the file before it")
-                if _is_image(header):
+                if _is_image(header) and not tesscut.is_tesscut(headers):
                     return _ffi_header(path, headers, len(headers) - 1)
                 if not zipped and start == plain.seek(0, io.SEEK_END):
                     break
@@ -501,6 +510,9 @@ def read_ffi_header(path):
             if isinstance(error, OSError) and error.errno:
                 raise
             raise _damaged(path, f"the header at byte {start} is unreadable ({_one_line(error)})") from error
+    if tesscut.is_tesscut(headers):
+        camera_and_ccd(headers[0], path)
+        return tesscut.image_header(headers, path)
     raise _no_ffi(path, _contents(headers))
 
 
@@ -511,7 +523,8 @@ def read_ffi(path):
     ----------
     path : path-like
         SPOC FFI (image in HDU 1, its uncertainty in HDU 2) or TICA FFI (image in HDU 0), whole (2078 x 2136) or cut
-        out: ``.fits``, ``.fits.gz`` or ``.fits.fz``.
+        out: ``.fits``, ``.fits.gz`` or ``.fits.fz``. Of a target pixel file of TESScut, the good cadence (QUALITY 0)
+        nearest to the middle one, the one whose WCS the file has.
 
     Returns
     -------
@@ -530,8 +543,43 @@ def read_ffi(path):
         return _read_ffi(path, opened, file)
 
 
+def read_tesscut(path):
+    """Read a target pixel file of TESScut: every cadence of a small cut-out.
+
+    Parameters
+    ----------
+    path : path-like
+        ``tess-s0019-1-3_65.489205_28.443210_10x10_astrocut.fits``, also ``.gz``.
+
+    Returns
+    -------
+    cut : tesscut.TessCut
+
+    Raises
+    ------
+    ValueError
+        If the file is not a FITS file, truncated, damaged, or not a target pixel file of TESScut.
+    """
+    with _naming(path), _opener(path)() as file:
+        return _read_tesscut(path, _hdus(path, file))
+
+
+def _read_tesscut(path, hdus):
+    headers = [hdu.header for hdu in hdus]
+    if not tesscut.is_tesscut(headers):
+        raise ValueError(
+            f"{path} has no table PIXELS ({_contents(headers)}), so it is not a target pixel file of TESScut"
+        )
+    camera_and_ccd(headers[0], path)
+    return tesscut.from_table(headers, hdus[1].data, path)
+
+
 def _read_ffi(path, opened, file):
     hdus = _hdus(path, file)
+    if tesscut.is_tesscut([hdu.header for hdu in hdus]):
+        cut = _read_tesscut(path, hdus)
+        middle = tesscut.middle_cadence(cut, path)
+        return FFIImage(cut.flux[middle], cut.header, cut.flux_err[middle])
     stated = hdus[0].header.get("NEXTEND", 0)
     if isinstance(stated, int) and stated > len(hdus) - 1:
         raise _damaged(path, f"NEXTEND promises {stated} extensions, but the file has {len(hdus) - 1}")

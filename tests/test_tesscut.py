@@ -1,0 +1,134 @@
+"""Cut-outs of FFIs as TESScut and astrocut make them, real and made up."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import real_data
+from astropy.io import fits
+from numpy.testing import assert_array_equal
+
+from syndiff_tasks.geometry.ffi import parse_ffi_name, science_region
+from syndiff_tasks.geometry.region import Region
+from syndiff_tasks.geometry.tansip import pixel_to_sky, tansip_from_header
+from syndiff_tasks.io import fits_in
+
+REAL = "real/tess-s0019-1-3_65.489205_28.443210_10x10_astrocut.fits"
+NAME = "tess-s0020-3-3_216.752000_56.372000_12x10_astrocut.fits"
+
+
+def write_tesscut(folder, shape=(7, 10, 12), origin=(1700, 750), column=5, name=NAME, changes=None):
+    """Write a target pixel file in the form of astrocut; `origin` None is that of its versions 1.0 to 1.4."""
+    n, ny, nx = shape
+    rng = np.random.default_rng(3)
+    flux = rng.normal(100, 3, shape).astype(np.float32)
+    image = {"format": f"{ny * nx}E", "dim": f"({nx}, {ny})"}
+    columns = [
+        fits.Column("TIME", "D", array=1900 + np.arange(n) / 48),
+        fits.Column("TIMECORR", "E", array=np.full(n, 3e-3)),
+        fits.Column("CADENCENO", "J", array=np.zeros(n)),
+        fits.Column("RAW_CNTS", f"{ny * nx}J", dim=f"({nx}, {ny})", array=np.zeros(shape)),
+        fits.Column("FLUX", array=flux, **image),
+        fits.Column("FLUX_ERR", array=np.full(shape, 3, np.float32), **image),
+        fits.Column("QUALITY", "J", array=np.where(np.arange(n) == n // 2, 4, 0)),
+        fits.Column("FFI_FILE", "38A", array=[f"tess202001913{k:02d}23-s0020-3-3-0165-s_ffi" for k in range(n)]),
+    ]
+    pixels = fits.BinTableHDU.from_columns(columns, name="PIXELS")
+    if origin is not None:
+        for axis in (1, 2):
+            pixels.header[f"{axis}CRV{column}P"] = origin[axis - 1] + 2
+            pixels.header[f"{axis}CRP{column}P"] = 2
+    aperture = fits.ImageHDU(np.ones((ny, nx), np.int32), name="APERTURE")
+    linear = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 216.752, "CRVAL2": 56.372}
+    linear |= {"CRPIX1": 6.5, "CRPIX2": 5.5, "CDELT1": 1.0, "CDELT2": 1.0, "RADESYS": "ICRS", "WCS_FFI": "tess.fits"}
+    linear |= {"PC1_1": 0.0053, "PC1_2": -0.0013, "PC2_1": 0.0009, "PC2_2": 0.0052, "WCS_MSEP": 9e-6}
+    aperture.header.update(linear | (changes or {}))
+    primary = fits.PrimaryHDU()
+    primary.header.update({"TELESCOP": "TESS", "SECTOR": 20, "CAMERA": 3, "CCD": 3, "DATE-OBS": "2020-01-19T13:58:14"})
+    path = folder / name
+    fits.HDUList([primary, pixels, aperture]).writeto(path, checksum=True)
+    return path, flux
+
+
+def test_the_real_file_gives_detector_place_times_and_pixels():
+    path = real_data.present(REAL)
+    assert parse_ffi_name(path)[1:] == (19, 1, 3, "", "tesscut")
+    cut = fits_in.read_tesscut(path)
+    with fits.open(path) as hdus:
+        assert_array_equal(cut.flux, hdus["PIXELS"].data["FLUX"])
+        assert_array_equal(cut.quality, hdus["PIXELS"].data["QUALITY"])
+    assert cut.flux.shape == cut.flux_err.shape == (1155, 10, 10)
+    assert [cut.header[f"CRVAL{axis}P"] - cut.header[f"CRPIX{axis}P"] for axis in (1, 2)] == [376, 157]
+    assert cut.header["CAMERA"] == 1
+    assert np.nanmin(cut.time) == pytest.approx(1816.09967)
+    ra, dec = pixel_to_sky(tansip_from_header(cut.header), 4.5, 4.5)
+    assert (float(ra), float(dec)) == pytest.approx((cut.header["RA_OBJ"], cut.header["DEC_OBJ"]), abs=0.006)
+    assert cut.ffi[0].startswith("tess2019332135924-s0019-1-3")
+
+
+@pytest.mark.parametrize("column", [4, 5, 8])
+def test_the_place_is_found_in_the_physical_wcs_of_any_image_column(tmp_path, column):
+    path, _ = write_tesscut(tmp_path, column=column)
+    header = fits_in.read_ffi_header(path)
+    assert [header["CRVAL1P"] - header["CRPIX1P"], header["CRVAL2P"] - header["CRPIX2P"]] == [1700, 750]
+    assert science_region(header, (10, 12)) == Region(0, 0, 12, 10)
+
+
+def test_science_pixels_of_a_file_at_the_edge_of_the_chip_exclude_collateral(tmp_path):
+    path, _ = write_tesscut(tmp_path, origin=(38, 2043))
+    assert science_region(fits_in.read_ffi_header(path), (10, 12)) == Region(6, 0, 12, 5)
+
+
+def test_a_file_without_its_place_has_no_physical_coordinates(tmp_path):
+    path, _ = write_tesscut(tmp_path, origin=None)
+    assert "CRVAL1P" not in fits_in.read_ffi_header(path)
+
+
+def test_the_image_is_the_good_cadence_nearest_to_the_middle(tmp_path):
+    path, flux = write_tesscut(tmp_path)
+    ffi = fits_in.read_ffi(path)
+    assert_array_equal(ffi.image, flux[2])  # the middle one, 3, has QUALITY 4
+    assert_array_equal(ffi.uncertainty, 3)
+    assert ffi.header.tostring() == fits_in.read_ffi_header(path).tostring()
+
+
+def test_the_name_of_an_image_cutout_gives_the_ffis_detector_and_its_own_stem():
+    name = parse_ffi_name("tess2020019135923-s0020-3-4-0165-s_ffic_230.6474112_-79.1251768_48-x-40_astrocut.fits")
+    assert name[1:] == (20, 3, 4, "2020019135923", "spoc")
+    assert name.stem.endswith("48-x-40_astrocut")
+    tica = "hlsp_tica_tess_ffi_s0027-o1-00116635-cam1-ccd2_tess_v01_img_10_-7.5_48-x-40_astrocut.fits"
+    assert parse_ffi_name(tica)[1:] == (27, 1, 2, "o1-00116635", "tica")
+
+
+def test_a_file_that_lost_its_aperture_or_a_column_is_an_error_that_names_it(tmp_path):
+    path, _ = write_tesscut(tmp_path)
+    with fits.open(path) as hdus:
+        fits.HDUList([hdus[0].copy(), hdus[1].copy()]).writeto(tmp_path / "two.fits")
+        table = fits.BinTableHDU.from_columns([c for c in hdus[1].columns if c.name != "QUALITY"], name="PIXELS")
+        fits.HDUList([hdus[0].copy(), table, hdus[2].copy()]).writeto(tmp_path / "column.fits")
+    for read in (fits_in.read_ffi_header, fits_in.read_ffi, fits_in.read_tesscut):
+        with pytest.raises(ValueError, match=r"two\.fits: PIXELS is not followed by APERTURE.*fetch it again"):
+            read(tmp_path / "two.fits")
+    with pytest.raises(ValueError, match=r"column\.fits: PIXELS has no column QUALITY"):
+        fits_in.read_tesscut(tmp_path / "column.fits")
+
+
+def test_a_file_without_a_good_cadence_is_an_error_that_names_it(tmp_path):
+    path, _ = write_tesscut(tmp_path, shape=(1, 10, 12))
+    with pytest.raises(ValueError, match="none of its 1 cadences has QUALITY 0"):
+        fits_in.read_ffi(path)
+
+
+def test_edited_pixels_are_refused_with_the_cure_and_accepted_after_it(tmp_path):
+    path, flux = write_tesscut(tmp_path)
+    content = bytearray(path.read_bytes())
+    at = content.find(flux[2].astype(">f4").tobytes()[:40])
+    content[at + 3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="DATASUM of HDU 1.*If you edited it yourself.*fitscheck --write --force"):
+        fits_in.read_ffi(path)
+    program = Path(sys.executable).with_name("fitscheck")
+    subprocess.run([program, "--write", "--force", path], capture_output=True, check=False)
+    assert fits_in.read_ffi(path).image[0, 0] != flux[2, 0, 0]
