@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from astropy.time import Time
 
-from syndiff_tasks.geometry.ffi import check_detector, parse_ffi_name, science_region
+from syndiff_tasks.geometry.ffi import check_detector, header_number, parse_ffi_name, science_region
 from syndiff_tasks.geometry.region import SCIENCE, Region
 from syndiff_tasks.geometry.tansip import TanSip, sky_to_pixel, tansip_from_header
 from syndiff_tasks.io import fits_in
@@ -47,12 +47,17 @@ def read_frame_header(path):
 
 
 def start(header):
-    """Return the start of an exposure as its header has it, MJD [d] in UTC, NaN where it has none."""
+    """Return the start of an exposure at the spacecraft, MJD [d] in UTC, NaN where the header has none.
+
+    SPOC's DATE-OBS and TSTART are those of the barycenter, up to 500 s from the spacecraft's: BARYCORR comes off.
+    """
     for keyword in ("MJD-OBS", "MJD-BEG"):
         if keyword in header:
             return float(header[keyword])
     if "DATE-OBS" in header:
-        return float(Time(str(header["DATE-OBS"]).removesuffix("Z"), format="isot", scale="utc").mjd)
+        stated = Time(str(header["DATE-OBS"]).removesuffix("Z"), format="isot", scale="utc").mjd
+        correction = header_number(header, "BARYCORR")
+        return float(stated) - (0.0 if math.isnan(correction) else correction)
     # TICA's; TESS Julian Date 0 is JD 2457000.
     return float(header["STARTTJD"]) + 56999.5 if "STARTTJD" in header else math.nan
 
