@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up_ffi import header_of, tess_wcs
 
-from syndiff_tasks.geometry.ffi import FRAME_SHAPE, check_detector, parse_ffi_name, science_region
+from syndiff_tasks.geometry.ffi import FRAME_SHAPE, check_detector, frame_origin, parse_ffi_name, science_region
 from syndiff_tasks.geometry.region import SCIENCE
 
 
@@ -55,24 +55,59 @@ def test_a_header_with_another_camera_or_ccd_than_the_name_is_rejected():
             check_detector(name, header)
 
 
-def test_science_pixels_of_whole_ffis_and_cutouts_are_found():
+SPOC = parse_ffi_name("tess2020019135923-s0020-3-3-0165-s_ffic.fits")
+MOVED = SPOC._replace(sector=95)
+TICA = parse_ffi_name("hlsp_tica_tess_ffi_s0027-o1-00116635-cam3-ccd3_tess_v01_img.fits")
+PHYSICAL = {"CRPIX1P": 1, "CRPIX2P": 1, "CRVAL1P": 1, "CRVAL2P": 1}
+
+
+def science_of(header, shape, name=None):
+    return science_region(frame_origin(header, shape, name), shape)
+
+
+def crpix(x, y):
+    return {"CRPIX1": x, "CRPIX2": y}
+
+
+def test_a_whole_ffi_has_the_science_pixels_of_the_handbook():
     full = header_of(tess_wcs())
-    physical = {"CRPIX1P": 1, "CRPIX2P": 1, "CRVAL1P": 1, "CRVAL2P": 1}
-    full.update(physical)
-    assert science_region(full, FRAME_SHAPE) == SCIENCE
-    # From the physical coordinates ...
-    cut = {**physical, "CRVAL1P": 21, "CRVAL2P": 1901, "CRPIX1": 1025.2, "CRPIX2": -899.3}
-    assert science_region(cut, (178, 200)) == (24, 0, 200, 148)
-    # ... or, where those of the whole FFI were kept, from CRPIX ...
-    cut = {**physical, "CRPIX1": 1045.0 - 600, "CRPIX2": 1001.0 - 500}
-    assert science_region(cut, (300, 400)) == (0, 0, 400, 300)
-    cut = {"CRPIX1": 1045.0 - 20, "CRPIX2": 1001.0 - 500}
-    assert science_region(cut, (300, 400)) == (24, 0, 400, 300)
-    # ... or from nothing.
-    assert science_region({"CRPIX1": 1024.3, "CRPIX2": 1024.8}, (2048, 2048)) == (0, 0, 2048, 2048)
+    full.update(PHYSICAL)
+    assert science_of(full, FRAME_SHAPE) == SCIENCE
+
+
+def test_a_cutout_is_placed_by_its_physical_coordinates_if_they_are_shifted():
+    cut = PHYSICAL | {"CRVAL1P": 21, "CRVAL2P": 1901} | crpix(1025.2, -899.3)
+    assert science_of(cut, (178, 200)) == (24, 0, 200, 148)
+
+
+@pytest.mark.parametrize("physical", [PHYSICAL, {}])
+@pytest.mark.parametrize(
+    ("name", "reference"), [(SPOC, (1045.0, 1001.0)), (MOVED, (1069.0, 1025.0)), (TICA, (1069.0, 1024.0))]
+)
+def test_a_cutout_is_placed_by_crpix_of_its_producer_and_sector(name, reference, physical):
+    for x, y, columns in ((20, 500, (24, 400)), (1752, 500, (0, 340)), (600, 500, (0, 400))):
+        cut = physical | crpix(reference[0] - x, reference[1] - y)
+        assert frame_origin(cut, (300, 384 if x == 1752 else 400), name) == (x, y)
+        assert science_of(cut, (300, 384 if x == 1752 else 400), name) == (columns[0], 0, columns[1], 300)
+
+
+def test_a_tica_header_is_recognized_without_a_name():
+    assert frame_origin({"CAMNUM": 3} | crpix(1069.0 - 20, 1024.0 - 500), (300, 400)) == (20, 500)
+
+
+def test_no_place_is_claimed_where_the_header_determines_none():
+    # The reference pixel of another fit, ...
+    assert frame_origin(crpix(1024.3, 1024.8), (2048, 2048), SPOC) is None
+    # ... also beside physical coordinates that a cut-out keeps, ...
+    assert frame_origin(PHYSICAL | crpix(445.2, 500.7), (300, 400), SPOC) is None
+    # ... and the sector in which SPOC moved it: two places are possible, except at the edge of the FFI.
+    during = SPOC._replace(sector=91)
+    assert frame_origin(crpix(445.0, 500.0), (300, 400), during) is None
+    assert frame_origin(crpix(1069.0, 1025.0), (300, 400), during) == (0, 0)
+    assert science_region(None, (300, 400)) == (0, 0, 400, 300)
 
 
 def test_a_cutout_without_science_pixels_is_rejected():
     header = {"CRPIX1P": 1, "CRPIX2P": 1, "CRVAL1P": 2100, "CRVAL2P": 1}
     with pytest.raises(ValueError, match="only collateral pixels"):
-        science_region(header, (100, 30))
+        science_of(header, (100, 30))

@@ -335,7 +335,7 @@ def spoc(path, image=SKY, compress=False, **cards):
 
 def tica(path):
     image = fits.PrimaryHDU(SKY)
-    image.header.update({"CAMNUM": 1, "CCDNUM": 2, "STARTTJD": 2036.28} | TESS_WCS)
+    image.header.update({"CAMNUM": 1, "CCDNUM": 2, "STARTTJD": 2036.28, "UNITS": "electrons"} | TESS_WCS)
     table = fits.table_to_hdu(Table({"Q1": [0.1, 0.2]}))
     fits.HDUList([image, table]).writeto(path, checksum=True)
     return path
@@ -362,6 +362,7 @@ def test_every_form_of_an_ffi_gives_its_image_header_and_uncertainty(tmp_path):
         assert (header["NAXIS1"], header["NAXIS2"]) == (60, 40)
         if "tica" in str(path):
             assert uncertainty is None and fits_in.camera_and_ccd(header) == (1, 2)
+            assert header["BUNIT"] == "electrons"
         else:
             assert_array_equal(uncertainty, np.sqrt(np.abs(SKY)))
             assert fits_in.camera_and_ccd(header) == (3, 4) and header["TELESCOP"] == "TESS"

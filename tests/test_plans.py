@@ -6,14 +6,21 @@ import pandas as pd
 import pytest
 from made_up_chain import ROI, write_ffi
 from made_up_ffi import tess_wcs
+from tiny_sky import write_ffi as write_any_ffi
 
 from syndiff_tasks.chain.plan import plan_ffi, reference_of, tessellation
 from syndiff_tasks.demo import frame
 from syndiff_tasks.geometry.rings import rings_v3
 from syndiff_tasks.geometry.skycell_table import SKYCELL_COLUMNS
-from syndiff_tasks.geometry.tansip import pixel_to_sky, shifted
+from syndiff_tasks.geometry.tansip import cropped, pixel_to_sky, shifted
 
 SURVEY = rings_v3()
+
+
+def write_cutout(folder, tansip):
+    """A cut-out of 60 x 40 px with the physical coordinates of the whole FFI, as astrocut leaves them."""
+    physical = {"CRPIX1P": 1, "CRPIX2P": 1, "CRVAL1P": 1, "CRVAL2P": 1}
+    return str(write_any_ffi(folder / frame.NAME, tansip, (40, 60), physical))
 
 
 def test_a_plan_tells_detector_region_owners_and_skycells(plan):
@@ -79,6 +86,20 @@ def test_the_whole_ffi_has_no_label(ffi_path):
 def test_what_makes_no_plan_is_refused_by_name(ffi_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         plan_ffi(ffi_path, **arguments)
+
+
+def test_a_cutout_of_unknown_place_is_warned_about_and_all_of_it_seen(tmp_path, caplog):
+    cut = cropped(frame.TANSIP, 1700, 740)
+    path = write_cutout(tmp_path, cut._replace(crpix1=cut.crpix1 + 0.25))
+    unknown = plan_ffi(path, "11,15,17,21")
+    assert (unknown.origin, unknown.science) == (None, (0, 0, 60, 40))
+    assert "which part of the FFI this image shows" in caplog.text and path in caplog.text
+
+
+def test_a_cutout_knows_its_place(tmp_path, caplog):
+    known = plan_ffi(write_cutout(tmp_path, cropped(frame.TANSIP, 1700, 740)), "11,15,17,21")
+    assert (known.origin, known.science) == ((1700, 740), (0, 0, 60, 40))
+    assert not caplog.text
 
 
 def test_an_ffi_that_is_not_there_is_refused_by_name():
@@ -147,3 +168,9 @@ def test_a_reference_of_another_sector_is_refused(plan, tmp_path):
     other = ffi_beside(tmp_path, "later", frame.TANSIP, "tess2020050135923-s0021-3-3-0167-s_ffic.fits")
     with pytest.raises(ValueError, match="not of the CCD and sector"):
         reference_of(plan, other)
+
+
+def test_a_reference_of_tica_is_refused_for_an_ffi_of_spoc(plan, tmp_path):
+    tica = "hlsp_tica_tess_ffi_s0020-o1-00116635-cam3-ccd3_tess_v01_img.fits"
+    with pytest.raises(ValueError, match="an FFI of TICA and .* one of SPOC"):
+        reference_of(plan, ffi_beside(tmp_path, "tica", frame.TANSIP, tica))

@@ -36,7 +36,7 @@ def find(folder, sector, before):
     Raises
     ------
     ValueError
-        If there is no such folder, or no FFI of the sector in it.
+        If there is no such folder, or no FFI of the sector in it, or FFIs of both SPOC and TICA for one CCD.
     """
     if not Path(folder).is_dir():
         raise ValueError(f"--ffi-dir {folder}: there is no such folder; give the one that holds the sector's FFIs")
@@ -61,12 +61,24 @@ def find(folder, sector, before):
             f"--ffi-dir {folder}: no calibrated FFI of sector {sector} in it or below it ({held} found); FFIs keep the "
             "names that the archive gave them, tess…_ffic.fits or hlsp_tica_…fits"
         )
+    for ccd, paths in found.items():
+        _refuse_two_sources(folder, ccd, paths)
     return {ccd: tuple(found[ccd][stem] for stem in sorted(found[ccd])) for ccd in sorted(found)}
 
 
 def _changed(path):
     """Return when a file, or a link to it, came or was changed, seconds since 1970: a copy may keep its other dates."""
     return max(os.lstat(path).st_ctime, os.stat(path).st_ctime)
+
+
+def _refuse_two_sources(folder, ccd, paths):
+    """Refuse to take SPOC and TICA FFIs for one series: their WCS of one exposure differ by some 0.15 px."""
+    by_source = {parse_ffi_name(path).source: path for path in paths.values()}
+    if len(by_source) > 1:
+        raise ValueError(
+            f"--ffi-dir {folder}: FFIs of both SPOC and TICA for CCD {ccd}, such as {by_source['spoc']} and "
+            f"{by_source['tica']}; their WCS differ by some 0.15 px, so they are not one series: use two folders"
+        )
 
 
 def stem_of(path):

@@ -6,7 +6,13 @@ from typing import NamedTuple
 
 from astropy.time import Time
 
-from syndiff_tasks.geometry.ffi import check_detector, header_number, parse_ffi_name, science_region
+from syndiff_tasks.geometry.ffi import (
+    check_detector,
+    frame_origin,
+    header_number,
+    parse_ffi_name,
+    science_region,
+)
 from syndiff_tasks.geometry.region import SCIENCE, Region
 from syndiff_tasks.geometry.tansip import TanSip, sky_to_pixel, tansip_from_header
 from syndiff_tasks.io import fits_in
@@ -33,17 +39,38 @@ def read_frame_header(path):
     Returns
     -------
     frame : FrameHeader
-        `quality` is DQUALITY, 0 where there is none, as in TICA's.
+        `quality` as `pointing_quality` returns it.
     """
     mjd, quality, science = math.nan, 0, SCIENCE
     try:
         header = fits_in.read_ffi_header(path)
-        mjd, quality = start(header), int(header.get("DQUALITY", 0) or 0)
-        check_detector(parse_ffi_name(path), header)
-        science = science_region(header, (header["NAXIS2"], header["NAXIS1"]))
-        return FrameHeader(path, mjd, quality, science, tansip_from_header(header), "")
+        mjd, quality, name = start(header), pointing_quality(header), parse_ffi_name(path)
+        check_detector(name, header)
+        shape = header["NAXIS2"], header["NAXIS1"]
+        science = science_region(frame_origin(header, shape, name), shape)
+        return FrameHeader(path, mjd, quality, science, tansip_from_header(header, science), "")
     except ValueError as error:
         return FrameHeader(path, mjd, quality, science, None, str(error))
+
+
+def pointing_quality(header):
+    """Return the quality flags of an FFI, in the bits of SPOC's DQUALITY.
+
+    Parameters
+    ----------
+    header : Mapping
+
+    Returns
+    -------
+    int
+        DQUALITY of a SPOC FFI. A TICA FFI has COARSE and RW_DESAT instead, which become the bits of coarse pointing (4)
+        and of a reaction wheel desaturation (32) (docs/facts.md §3).
+    """
+    quality = int(header.get("DQUALITY", 0) or 0)
+    for keyword, bit in (("COARSE", 4), ("RW_DESAT", 32)):
+        if str(header.get(keyword, "F")).strip().upper() in ("T", "TRUE", "1"):
+            quality |= bit
+    return quality
 
 
 def start(header):

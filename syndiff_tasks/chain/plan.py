@@ -6,6 +6,7 @@ All of it follows from the FFI's header and the tessellation; no pixel is read.
 import functools
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from astropy.io import fits
 
 from syndiff_tasks.geometry import footprint as footprints
 from syndiff_tasks.geometry import mapping
-from syndiff_tasks.geometry.ffi import FFIName, check_detector, parse_ffi_name, science_region
+from syndiff_tasks.geometry.ffi import FFIName, check_detector, frame_origin, parse_ffi_name, science_region
 from syndiff_tasks.geometry.region import Region, check_region, parse_region
 from syndiff_tasks.geometry.rings import rings_v3
 from syndiff_tasks.geometry.skycell import skycell_keywords
@@ -36,17 +37,23 @@ from syndiff_tasks.io import fits_in, products
 
 from .frame_header import start
 
+logger = logging.getLogger("luigi-interface")
+
 # Pointing drifts by some 0.1 px within a sector; frames of bad pointing, by some pixels [TESS px].
 LARGEST_DRIFT = 5.0
 
 
 class Plan(NamedTuple):
-    """The geometry of one FFI, or of a region of it around a target (RA, Dec) [deg], and the skycells under it."""
+    """The geometry of one FFI, or of a region of it around a target (RA, Dec) [deg], and the skycells under it.
+
+    `origin` is the FFI column and row of the image's first pixel, (0, 0) but for cut-outs, None where it is unknown.
+    """
 
     path: str
     ccd: FFIName
     mjd: float
     shape: tuple
+    origin: tuple | None
     science: Region
     tansip: TanSip
     region: Region
@@ -136,13 +143,20 @@ def _plan(path, _state, roi, target, size, catalogue, cells):
     shape = header["NAXIS2"], header["NAXIS1"]
     try:
         check_detector(ccd, header)
-        tansip = tansip_from_header(header)
-        science = science_region(header, shape)
+        origin = frame_origin(header, shape, ccd)
+        science = science_region(origin, shape)
+        tansip = tansip_from_header(header, science)
         mjd = start(header)
     except fits.VerifyError as error:
         raise ValueError(f"{path}: the header is damaged ({error}); fetch the file again") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    if origin is None:
+        logger.warning(
+            "%s: neither CRPIX nor the physical coordinates determine which part of the FFI this image shows, so its "
+            "collateral pixels, if any, cannot be recognized and are not flagged; use the whole FFI to be sure",
+            path,
+        )
     region = Region(0, 0, shape[1], shape[0])
     if roi:
         region = parse_region(roi)
@@ -160,7 +174,8 @@ def _plan(path, _state, roi, target, size, catalogue, cells):
         )
     label = roi_label(",".join(map(str, region))) if roi or target else ""
     made_of = _catalogue_name(catalogue)
-    return Plan(path, ccd, mjd, shape, science, tansip, region, around, label, skycells, footprint_of, cells, made_of)
+    place = (shape, origin, science, tansip, region, around, label)
+    return Plan(path, ccd, mjd, *place, skycells, footprint_of, cells, made_of)
 
 
 def reference_of(plan_, reference_ffi, catalogue=""):
@@ -177,6 +192,11 @@ def reference_of(plan_, reference_ffi, catalogue=""):
     same = ("sector", "camera", "ccd")
     if any(getattr(reference.ccd, name) != getattr(plan_.ccd, name) for name in same):
         raise ValueError(f"--reference-ffi {reference_ffi} is not of the CCD and sector of {plan_.path}")
+    if reference.ccd.source != plan_.ccd.source:
+        raise ValueError(
+            f"--reference-ffi {reference_ffi} is an FFI of {reference.ccd.source.upper()} and {plan_.path} one of "
+            f"{plan_.ccd.source.upper()}; their WCS differ by some 0.15 px: give a reference of the same kind"
+        )
     apart = _apart(plan_, reference)
     if not apart < LARGEST_DRIFT:
         raise ValueError(

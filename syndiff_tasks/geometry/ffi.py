@@ -14,7 +14,12 @@ TICA_NAME = re.compile(r"hlsp_tica_tess_ffi_s(\d{4})-(o\d+[a-z]?-\d{8})-cam([1-4
 CUTOUT_SUFFIX = re.compile(r"_-?\d+\.?\d*_-?\d+\.?\d*_\d+-x-\d+_astrocut\Z", re.ASCII)
 TESSCUT_NAME = re.compile(r"tess-s(\d{4})-([1-4])-([1-4])_-?\d+\.?\d*_-?\d+\.?\d*_\d+x\d+_astrocut", re.ASCII)
 FFI_EXTENSIONS = (".fits", ".fits.gz", ".fits.fz")
-CRPIX = (1045.0, 1001.0)  # of a whole SPOC FFI up to sector 90 (docs/facts.md §3), 1-based
+
+#: Reference pixels of whole FFIs, 1-based (docs/facts.md §3). That of SPOC moved during sector 91.
+TICA_CRPIX = (1069.0, 1024.0)
+SPOC_CRPIX = (1045.0, 1001.0)
+SPOC_CRPIX_MOVED = (1069.0, 1025.0)
+SECTOR_OF_MOVE = 91
 
 
 class FFIName(NamedTuple):
@@ -98,8 +103,8 @@ def check_detector(name, header):
             )
 
 
-def science_region(header, shape):
-    """Find the science pixels of a whole FFI or of a cut-out.
+def frame_origin(header, shape, name=None):
+    """Find the place of an image on its FFI.
 
     Parameters
     ----------
@@ -107,33 +112,57 @@ def science_region(header, shape):
         Header of the image.
     shape : tuple of int
         (ny, nx) of the image.
+    name : FFIName, optional
+        Of the file; without it the reference pixel may be that of any sector.
+
+    Returns
+    -------
+    tuple of int or None
+        FFI column and row, 0-based, of the first pixel of the image; None where the header does not determine them.
+
+    Notes
+    -----
+    The place follows from the physical coordinates (CRPIX1P, CRVAL1P), unless they are those of a whole FFI, which
+    cut-outs by astrocut keep. It then follows from CRPIX, which a cut-out shifts by a whole number of pixels from the
+    reference pixel of the whole FFI (docs/facts.md §3). In sector 91, during which SPOC moved its reference pixel, and
+    where the shift is not whole, the place is known only if it is the only one that is on the FFI.
+    """
+    if tuple(shape) == FRAME_SHAPE:
+        return 0, 0
+    origin = _physical_origin(header)
+    if origin != (0, 0) and _inside_frame(origin, shape):
+        return origin
+    shifted = {_shifted_origin(header, reference) for reference in _reference_pixels(header, name)}
+    possible = [origin for origin in shifted if _inside_frame(origin, shape)]
+    return possible[0] if len(possible) == 1 else None
+
+
+def science_region(origin, shape):
+    """Find the science pixels of a whole FFI or of a cut-out.
+
+    Parameters
+    ----------
+    origin : tuple of int or None
+        Result of `frame_origin`.
+    shape : tuple of int
+        (ny, nx) of the image.
 
     Returns
     -------
     Region
-        In the 0-based pixels of the image itself.
+        In the 0-based pixels of the image itself; all of them where the origin is unknown, because then no pixel can
+        be recognized as collateral.
 
     Raises
     ------
     ValueError
         If the image contains no science pixel.
-
-    Notes
-    -----
-    The first pixel of a cut-out follows from its physical coordinates (CRPIX1P, CRVAL1P) or, where the cut-out keeps
-    those of the whole FFI, from the difference between its CRPIX and `CRPIX` (docs/facts.md §3). Where neither gives a
-    place on the FFI, all pixels are taken as science pixels, as in trimmed TICA images.
     """
-    if tuple(shape) == FRAME_SHAPE:
-        return SCIENCE
-    origin = _physical_origin(header)
-    if not _inside_frame(origin, shape) or origin == (0, 0):
-        shifted = _shifted_origin(header)
-        origin = shifted if _inside_frame(shifted, shape) else origin
-    if not _inside_frame(origin, shape):
-        return Region(0, 0, shape[1], shape[0])
+    whole = Region(0, 0, shape[1], shape[0])
+    if origin is None:
+        return whole
     x, y = origin
-    region = clip(Region(SCIENCE.x0 - x, SCIENCE.y0 - y, SCIENCE.x1 - x, SCIENCE.y1 - y), Region(0, 0, *shape[::-1]))
+    region = clip(Region(SCIENCE.x0 - x, SCIENCE.y0 - y, SCIENCE.x1 - x, SCIENCE.y1 - y), whole)
     if min(region.shape) <= 0:
         raise ValueError(
             f"an image of {shape[1]} x {shape[0]} px that begins at FFI pixel ({x}, {y}) has only collateral pixels, "
@@ -148,9 +177,17 @@ def _physical_origin(header):
     return tuple(round(float(header[f"CRVAL{axis}P"]) - float(header[f"CRPIX{axis}P"])) for axis in (1, 2))
 
 
-def _shifted_origin(header):
-    shifts = [reference - header_number(header, f"CRPIX{axis}") for axis, reference in enumerate(CRPIX, 1)]
-    # The reference pixel of another fit, as in TICA headers, differs by a fraction of a pixel.
+def _reference_pixels(header, name):
+    if name.source == "tica" if name else "CAMNUM" in header:
+        return [TICA_CRPIX]
+    if name is None or name.sector == SECTOR_OF_MOVE:
+        return [SPOC_CRPIX, SPOC_CRPIX_MOVED]
+    return [SPOC_CRPIX if name.sector < SECTOR_OF_MOVE else SPOC_CRPIX_MOVED]
+
+
+def _shifted_origin(header, reference):
+    shifts = [pixel - header_number(header, f"CRPIX{axis}") for axis, pixel in enumerate(reference, 1)]
+    # The reference pixel of another fit differs by a fraction of a pixel.
     return tuple(round(s) for s in shifts) if all(math.isclose(s, round(s), abs_tol=1e-6) for s in shifts) else None
 
 

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from astropy.wcs import WCS, FITSFixedWarning, WcsError
 
-from .ffi import header_number, science_region
+from .ffi import frame_origin, header_number, science_region
 from .region import SCIENCE, Region, clip
 from .tangent import matrix_product, pixel_to_plane, sky_positions, tangent_frame, unit_vectors
 
@@ -120,7 +120,7 @@ def tansip_from_header(header, science=None):
     )
     if science is None:
         shape = (header.get("NAXIS2"), header.get("NAXIS1"))
-        science = science_region(header, shape) if all(shape) else SCIENCE
+        science = science_region(frame_origin(header, shape), shape) if all(shape) else SCIENCE
     check_invertible(tansip, science)
     return tansip
 

@@ -461,6 +461,8 @@ def _ffi_header(path, headers, number):
         raise ValueError(
             f"{path} holds integers (BITPIX {header['BITPIX']}): give the calibrated FFI, which holds floats"
         )
+    if "BUNIT" not in header and "UNITS" in header:
+        header["BUNIT"] = (header["UNITS"], "from UNITS, as TICA calls it")
     return header
 
 
@@ -529,8 +531,8 @@ def read_ffi(path):
     Returns
     -------
     ffi : FFIImage
-        `image` float32 (ny, nx) in the unit of its BUNIT: electrons/s (SPOC) or electrons (TICA); `header` of the image
-        with the primary's cards added that it lacks; `uncertainty` float32 (ny, nx), or None.
+        `image` float32 (ny, nx) in the unit of its BUNIT: electrons/s (SPOC) or electrons (TICA, from UNITS); `header`
+        of the image with the primary's cards added that it lacks; `uncertainty` float32 (ny, nx), or None.
 
     Raises
     ------
