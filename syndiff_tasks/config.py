@@ -400,7 +400,7 @@ class syndiff(luigi.Config):  # noqa: N801 - Luigi makes the section's name of t
         Number, "psf_sigma", 0.0, 400.0, description="default of --psf-sigma [native PS1 px of 0.25 arcsec]"
     )
     prf_folder = _setting(luigi.Parameter, "prf_folder", description="folder of SPOC PRF files, for psf = prf")
-    units = _setting(Choice, "units", ["counts", "electrons"], description="counts/s (ZP 25) or electrons/s (ZP 20.44)")
+    units = _setting(Choice, "units", ["counts", "electrons"], description="counts/s or electrons/s (AB 25, AB 20.812)")
     oversampling = _setting(Choice, "oversampling", [1, 2, 4], description="template pixels along one TESS pixel")
     min_coverage = _setting(Number, "min_coverage", 0.0, 1.0, description="below this fraction of data a pixel is NaN")
     pixel_maps = _setting(Switch, "pixel_maps", description="write the maps of every skycell")

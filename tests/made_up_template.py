@@ -10,7 +10,7 @@ from syndiff_tasks.pixels.mask import DQ
 
 FFI_SHAPE = (2078, 2136)
 REGION = (900, 700, 1100, 860)
-SCALE = 0.0150
+SCALE = 0.0211
 SKYCELLS = ("skycell.2180.096", "skycell.2180.097", "skycell.2246.006")
 
 

@@ -186,11 +186,11 @@ def test_where_all_images_end_too_early_coverage_or_flags_mark_each_wrong_pixel(
 
 def test_electrons_are_counts_times_the_ratio_of_zero_points(junction, tmp_path):
     (path,) = templates(tmp_path, junction.plan, junction.groups, OFFSETS[:1], units="electrons")
-    # 10^(-0.4 (25 - 20.44)), docs/facts.md §4.
+    # 10^(-0.4 (25 - 20.812)), docs/facts.md §4.
     for name, power in (("FLUX_SUM", 1), ("VARIANCE", 2)):
         assert_allclose(read(path, name), 0.01499685**power * read(junction.files[OFFSETS[0]], name), rtol=1e-5)
     header = fits.getheader(path, "FLUX_SUM")
-    assert (header["BUNIT"], header["ZEROPNT"]) == ("electron/s", 20.44)
+    assert (header["BUNIT"], header["ZEROPNT"]) == ("electron/s", 20.812)
 
 
 @pytest.mark.parametrize("bin", [1, 8])

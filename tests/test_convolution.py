@@ -213,7 +213,7 @@ def test_a_gaussian_given_as_a_kernel_image_does_what_the_gaussian_convolution_d
     rng = np.random.default_rng(3)
     flux = np.where(rng.random(sky.shape) < 0.1, np.nan, sky)
     blocks = blocks_of(flux, 4, rng.uniform(1, 2, sky.shape), mask=(rng.random(sky.shape) < 0.1).astype(np.uint16))
-    one, two = convolve_prf(blocks, gaussian_kernel(10, 60), ignore=0), convolve_gaussian(blocks, 40, ignore=0)
+    one, two = convolve_prf(blocks, [(gaussian_kernel(10, 60), 1.0)], ignore=0), convolve_gaussian(blocks, 40, ignore=0)
     assert one.sigma is None and one.grid == two.grid
     for name in ("flux", "valid", "masked"):
         peak = getattr(two, name).max()
@@ -227,7 +227,7 @@ def test_a_lopsided_kernel_is_not_turned_round(sky):
         -((columns - 50) ** 2 + (rows + 20) ** 2) / (2 * 30**2)
     )
     kernel /= kernel.sum()
-    convolved = convolve_prf(blocks_of(sky, 4), kernel[::4, ::4], ignore=0)
+    convolved = convolve_prf(blocks_of(sky, 4), [(kernel[::4, ::4], 1.0)], ignore=0)
     x, y = inner(sky.shape, 20)
     truth = fftconvolve(sky, kernel, mode="same")[y, x]
     assert np.abs(read(convolved.flux, convolved.grid, x, y) - truth).max() < 5e-4 * truth.max()
@@ -236,7 +236,7 @@ def test_a_lopsided_kernel_is_not_turned_round(sky):
 def test_a_kernel_with_fine_structure_is_sampled_more_finely(sky):
     smooth, rng = gaussian_kernel(14, 70), np.random.default_rng(6)
     rough = smooth + 0.02 * fftconvolve(rng.normal(size=smooth.shape), gaussian_kernel(2, 8), mode="same") * smooth
-    steps = [convolve_prf(blocks_of(sky, 4), k, ignore=0).grid.step for k in (smooth, rough)]
+    steps = [convolve_prf(blocks_of(sky, 4), [(k, 1.0)], ignore=0).grid.step for k in (smooth, rough)]
     assert steps[1] < steps[0] == convolve_gaussian(blocks_of(sky, 4), 56, ignore=0).grid.step
 
 
@@ -252,7 +252,7 @@ def test_a_kernel_with_fine_structure_is_sampled_more_finely(sky):
 )
 def test_a_kernel_that_cannot_be_used_is_refused(sky, kernel, message):
     with pytest.raises(ValueError, match=message):
-        convolve_prf(blocks_of(sky, 4), kernel, ignore=0)
+        convolve_prf(blocks_of(sky, 4), [(kernel, 1.0)], ignore=0)
 
 
 def test_prf_between_grid_points_is_bilinear_and_beyond_them_the_nearest():

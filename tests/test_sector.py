@@ -127,19 +127,19 @@ def test_a_header_gives_time_quality_and_pointing_and_a_bad_one_the_reason(tmp_p
 
 def test_coarse_pointing_and_desaturation_of_tica_count_as_dquality(tmp_path):
     flags = {"COARSE": True, "RW_DESAT": True, "FINE": False}
-    assert frame_header.read_frame(write(tmp_path, 3, **flags)).quality == 4 | 32
-    assert frame_header.read_frame(write(tmp_path, 4, COARSE=False, RW_DESAT=False)).quality == 0
+    assert frame_header.read_frame_header(write(tmp_path, 3, **flags)).quality == 4 | 32
+    assert frame_header.read_frame_header(write(tmp_path, 4, COARSE=False, RW_DESAT=False)).quality == 0
 
 
 def test_spoc_and_tica_ffis_of_one_ccd_are_never_one_series(tmp_path):
     tica = "hlsp_tica_tess_ffi_s0020-o1-00116635-cam3-ccd{}_tess_v01_img.fits"
     for name in (name_of(1), tica.format(4)):
         (tmp_path / name).touch()
-    assert len(ffi_folder.find(str(tmp_path), 20)) == 2
+    assert len(ffi_folder.find(str(tmp_path), 20, LATER)) == 2
     ffi_folder.find.cache_clear()
     (tmp_path / tica.format(3)).touch()
     with pytest.raises(ValueError, match="FFIs of both SPOC and TICA for CCD 3-3"):
-        ffi_folder.find(str(tmp_path), 20)
+        ffi_folder.find(str(tmp_path), 20, LATER)
 
 
 # --- drift and the reference ------------------------------------------------------------------------------------------

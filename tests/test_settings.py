@@ -255,7 +255,7 @@ def test_units_oversampling_and_least_coverage_shape_a_template(tiny_sky, luigi,
     assert fits.getval(path, "BUNIT", "FLUX_SUM") == "electron/s"
     flux = found["FLUX_SUM"].reshape(10, 2, 10, 2)
     whole = np.isfinite(flux).all(axis=(1, 3)) & np.isfinite(plain["FLUX_SUM"])
-    factor = 10 ** (-0.4 * (photometry.PS1_ZERO_POINT - photometry.TESS_ZERO_POINT))
+    factor = 10 ** (-0.4 * (photometry.PS1_ZERO_POINT - photometry.TESS_ZERO_POINT_AB))
     parts = flux.sum(axis=(1, 3))[whole]
     np.testing.assert_allclose(parts, factor * plain["FLUX_SUM"][whole], atol=1e-3 * np.nanmax(parts))
     assert whole.any() and np.isnan(found["FLUX_SUM"][found["COVERAGE"] < 1]).all() and (found["COVERAGE"] < 1).any()

@@ -106,10 +106,10 @@ def test_excluded_pixels_are_blank_before_sharing_and_flagged_ones_keep_their_fl
 
 
 def test_a_blur_of_gauss_needs_a_sigma_and_none_has_none(plan):
-    assert convolve.TemplatePsf.from_settings(SimpleNamespace(psf="gauss"), 33.0, plan.ccd) == ("gauss", 33.0, None)
-    assert convolve.TemplatePsf.from_settings(SimpleNamespace(psf="none"), 33.0, plan.ccd) == ("none", 0.0, None)
+    assert convolve.TemplatePsf.from_settings(SimpleNamespace(psf="gauss"), 33.0, plan) == ("gauss", 33.0, None)
+    assert convolve.TemplatePsf.from_settings(SimpleNamespace(psf="none"), 33.0, plan) == ("none", 0.0, None)
     with pytest.raises(ValueError, match="psf_sigma: 0.0 gives no Gaussian"):
-        convolve.TemplatePsf.from_settings(SimpleNamespace(psf="gauss"), 0.0, plan.ccd)
+        convolve.TemplatePsf.from_settings(SimpleNamespace(psf="gauss"), 0.0, plan)
 
 
 def test_up_to_sigma_45_a_skycell_is_blurred_alone_and_beyond_with_its_neighbours(plan):

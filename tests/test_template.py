@@ -427,7 +427,7 @@ def prf_of_a_star(prf, star, size=1000, bin=4):
     frame = affine(size=size)
     kernel = resample_prf(prf, np.linalg.inv(frame[0]), bin)
     point = star_image(size, star, sigma=0.8)  # as good as a point beside a TESS pixel, and well sampled itself
-    return frame, convolve_prf(blocks_of(point, bin), kernel, ignore=0)
+    return frame, convolve_prf(blocks_of(point, bin), [(kernel, 1.0)], ignore=0)
 
 
 def test_template_with_a_prf_is_what_each_pixel_receives_of_the_star():
@@ -465,7 +465,8 @@ def test_variance_with_a_kernel_is_the_sum_of_squared_shares():
     frame = affine(scale=20.5, size=200, shear=0)
     variance, blank = noisy_frame()
     line = np.exp(-((np.arange(-15, 16) * 4) ** 2) / (2 * 12**2))
-    convolved = convolve_prf(blocks_of(np.where(blank, np.nan, 0), 4, variance), np.outer(line, line), ignore=0)
+    blocks = blocks_of(np.where(blank, np.nan, 0), 4, variance)
+    convolved = convolve_prf(blocks, [(np.outer(line, line), 1.0)], ignore=0)
     found = pixels(frame, convolved, 3)
     px, py, w = nodes(frame, *grid_of(3), 1)
     gx, gy = (np.exp(-((np.arange(200) - c) ** 2) / (2 * 12**2)) for c in (px, py))

@@ -127,7 +127,7 @@ def test_caveats_name_bad_pixels_and_a_bad_difference(seen):
     assert "18 of 32,000 pixels (0.056 %) are affected by a bright star that is saturated" in text
     assert "24 of 32,000 pixels (0.075 %) have no Pan-STARRS1 data" in text
     assert "times as bright" not in text
-    wrong = template._replace(zero_point=22.94)  # ten times fainter than 20.44
+    wrong = template._replace(zero_point=23.312)  # ten times fainter than 20.812
     assert "0.15 times as bright" in " ".join(caveats(wrong, preview))
     assert "times as bright" not in " ".join(caveats(wrong, preview, unit="electrons"))
     result = preview.result

@@ -6,9 +6,13 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from syndiff_tasks.geometry import footprint as footprints
 from syndiff_tasks.geometry import mapping
+from syndiff_tasks.geometry.ffi import FRAME_SHAPE
 from syndiff_tasks.geometry.skycell import MARGIN
+from syndiff_tasks.geometry.tansip import cropped
 from syndiff_tasks.io import prf as prf_files
 from syndiff_tasks.io import store
 from syndiff_tasks.pixels import blocks, convolution, mask, prf, widening
@@ -17,6 +21,9 @@ from .combine import read_blocks
 
 # Layout and meaning of the convolved groups; another number is another product.
 BLURRED_FORMAT = 3
+
+# How PRFs are applied: without their pedestal, and blended over a skycell.
+PRF_FORMAT = 2
 
 # SPOC PRFs reach 6.5 TESS px, corners included [native px].
 PRF_REACH = 6.5 * 82 * math.sqrt(2)
@@ -35,19 +42,26 @@ class TemplatePsf(NamedTuple):
 
     psf: str
     sigma: float
-    prfs: prf_files.Grid | None
+    prfs: prf_files.PrfGrid | None
 
     @classmethod
-    def from_settings(cls, settings, sigma, ccd):
-        """Return the PSF of the settings and the sigma of a task, for the FFIs of a CCD.
+    def from_settings(cls, settings, sigma, plan):
+        """Return the PSF of the settings and the sigma of a task, for an FFI.
 
         Raises
         ------
         ValueError
-            If the sigma or the PRF files of the settings make no PSF.
+            If the sigma or the PRF files of the settings make no PSF, or the place of a cut-out on the CCD is unknown.
         """
         if settings.psf == "prf":
-            return cls("prf", math.nan, prf_files.read(settings.prf_folder, ccd.camera, ccd.ccd))
+            if plan.origin is None:
+                raise ValueError(
+                    f"{plan.path}: which part of the FFI this image shows is unknown, and psf = prf depends on it; "
+                    "use the whole FFI, or psf = gauss"
+                )
+            read = prf_files.read(settings.prf_folder, plan.ccd.camera, plan.ccd.ccd, plan.ccd.sector)
+            images = np.array([prf.remove_pedestal(image, read.oversampling) for image in read.images])
+            return cls("prf", math.nan, read._replace(images=images))
         if settings.psf == "gauss" and not sigma > 0:
             raise ValueError(
                 f"psf_sigma: {sigma} gives no Gaussian; give one above 0, or psf = none for PS1's own sharpness"
@@ -71,8 +85,10 @@ class TemplatePsf(NamedTuple):
         if self.prfs is not None:
             return made | {
                 "psf": self.psf,
+                "prf_format": PRF_FORMAT,
                 "prf_files": self.prfs.digest,
                 "prf_wcs": reference.wcs_digest(),
+                "prf_origin": reference.origin,
             }
         return made | {"psf": self.psf, "psf_sigma": self.sigma}
 
@@ -119,12 +135,38 @@ def convolve(plan, skycell, combined, blur, ignore, suspect=()):
         frame = widening.widen(frame, blur.widening(plan.tessellation.margin(skycell)), neighbours)
     if blur.prfs is None:
         return convolution.convolve_gaussian(frame, blur.sigma, *selected)
-    centre = (skycell.nx - 1) / 2, (skycell.ny - 1) / 2
-    column, row = (float(value[0]) for value in mapping.ps1_to_tess(plan.tansip, skycell, *([c] for c in centre)))
-    image = prf.interpolate_prf(blur.prfs.images, blur.prfs.rows, blur.prfs.columns, row + 1, column + 1)
-    jacobian = mapping.jacobian(plan.tansip, skycell, *centre)
-    turned = prf.resample_prf(image, jacobian, frame.grid.step, blur.prfs.oversampling)
-    return convolution.convolve_prf(frame, turned, *selected)
+    return convolution.convolve_prf(frame, _prf_kernels(plan, skycell, frame, blur.prfs), *selected)
+
+
+def _prf_kernels(plan, skycell, frame, prfs):
+    """Return the PRFs at several places of a skycell, as seen there, and the share of each block in them.
+
+    The places are the corners of the box of FFI pixels around the skycell, and the rows and columns of PRF files
+    within it, between which the PRF is linear.
+    """
+    # By the FFI's own columns and rows: so a cut-out has the kernels of the whole FFI to the last bit.
+    whole = cropped(plan.tansip, -plan.origin[0], -plan.origin[1])
+    center = (skycell.nx - 1) / 2, (skycell.ny - 1) / 2
+    to_tess, step = mapping.jacobian(whole, skycell, *center), frame.grid.step
+    x = frame.grid.x0 + step * np.arange(frame.flux.shape[1], dtype=np.float32) - center[0]
+    y = frame.grid.y0 + step * np.arange(frame.flux.shape[0], dtype=np.float32)[:, None] - center[1]
+    middle = [float(value[0]) for value in mapping.ps1_to_tess(whole, skycell, *([c] for c in center))]
+    # PRF files count columns and rows from 1.
+    column, row = (1 + at + along[0] * x + along[1] * y for at, along in zip(middle, to_tess, strict=True))
+    columns, rows = (
+        prf.blend_places(axis, *np.clip([place.min(), place.max()], 1, size))
+        for axis, place, size in zip((prfs.columns, prfs.rows), (column, row), FRAME_SHAPE[::-1], strict=True)
+    )
+    along_x, along_y = prf.blend_shares(columns, column), prf.blend_shares(rows, row)
+    kernels = []
+    for j, place_y in enumerate(rows):
+        for i, place_x in enumerate(columns):
+            image = prf.interpolate_prf(prfs.images, prfs.rows, prfs.columns, place_y, place_x)
+            at = mapping.native_position(whole, skycell, place_x - 1, place_y - 1)
+            derivatives = mapping.jacobian(whole, skycell, *at), mapping.curvature(whole, skycell, *at)
+            kernel = prf.resample_prf(image, derivatives[0], step, prfs.oversampling, derivatives[1])
+            kernels.append((kernel, along_x[i] * along_y[j]))
+    return kernels
 
 
 def write_convolved(path, blurred):

@@ -16,7 +16,7 @@ WAVELENGTH = {"r": 617e-9, "i": 752e-9, "z": 866e-9, "y": 962e-9}
 WEIGHTS = {"r": 0.238, "i": 0.344, "z": 0.283, "y": 0.135}
 
 PS1_ZERO_POINT = 25.0  # mag of 1 count/s
-TESS_ZERO_POINT = 20.44  # mag of 1 electron/s
+TESS_ZERO_POINT = 20.812  # AB mag of 1 electron/s
 ELECTRONS_PER_COUNT = 10 ** (-0.4 * (PS1_ZERO_POINT - TESS_ZERO_POINT))
 
 # Gaia DR3 pivot wavelengths [m] and AB - Vega zero points [mag]: Gaia DR3 documentation, section 5.4.1.

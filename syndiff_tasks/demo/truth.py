@@ -92,7 +92,7 @@ def expected_template(
     offset : tuple of float
         (dx, dy), TESS px; positive moves stars to larger x and y.
     units : str
-        "counts" for PS1-weighted counts/s (zero point 25) or "electrons" for electrons/s (zero point 20.44).
+        "counts" for PS1-weighted counts/s (zero point 25) or "electrons" for electrons/s (zero point 20.812).
     star : Mixture, optional
         Star image of the skycells, variances in native px squared; a Gaussian of 4.4 px FWHM by default.
     weights : dict

@@ -22,6 +22,10 @@ from .tansip import polynomial, row_polynomial, undistorted_to_pixel, undistorte
 NODE_STEP = 32
 
 
+# Native px, 3 TESS px, over which third derivatives are negligible and rounding is too.
+CURVATURE_STEP = 240.0
+
+
 class NodeGrid(NamedTuple):
     """TESS positions `x`, `y` [0-based px] at native pixels (i, j) * `NODE_STEP`; arrays of shape (rows, columns)."""
 
@@ -167,6 +171,28 @@ def jacobian(tansip, skycell, x, y):
     return np.linalg.inv(np.array(_native_position(u[0], v[0], tansip.a, tansip.b, matrix)[2:]).reshape(2, 2))
 
 
+def curvature(tansip, skycell, x, y):
+    """Return the second derivatives of TESS positions with respect to native positions.
+
+    Parameters
+    ----------
+    tansip : TanSip
+    skycell : Skycell
+    x, y : float
+        0-based native pixel.
+
+    Returns
+    -------
+    ndarray of float64, shape (2, 2, 2)
+        d^2(TESS x, y) / d(native x, y)^2, from the Jacobians `CURVATURE_STEP` px to both sides.
+    """
+    along = [
+        jacobian(tansip, skycell, x + step_x, y + step_y) - jacobian(tansip, skycell, x - step_x, y - step_y)
+        for step_x, step_y in ((CURVATURE_STEP, 0.0), (0.0, CURVATURE_STEP))
+    ]
+    return np.stack(along, axis=-1) / (2 * CURVATURE_STEP)
+
+
 def pixel_scale(tansip, skycell):
     """Return the size of a TESS pixel at the center of a skycell.
 
@@ -221,6 +247,25 @@ def native_positions(tansip, skycell, x, y, start, stop):
     result = NativePositions(*(np.full((len(v), len(u)), blank) for blank in (np.nan, np.nan, 0.0)))
     _fill_positions(result, (u, v, start, stop), tansip.a, tansip.b, homography(tansip, skycell))
     return result
+
+
+def native_position(tansip, skycell, x, y):
+    """Convert one TESS position to the native position.
+
+    Parameters
+    ----------
+    tansip : TanSip
+    skycell : Skycell
+    x, y : float
+        0-based TESS px.
+
+    Returns
+    -------
+    px, py : float
+        0-based native px, exact.
+    """
+    u, v = x - (tansip.crpix1 - 1), y - (tansip.crpix2 - 1)
+    return _native_position(u, v, tansip.a, tansip.b, homography(tansip, skycell))[:2]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -6,6 +6,7 @@ kernel is made narrower by as much: its transform is divided by the splines'.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numba
@@ -39,10 +40,11 @@ FAR_REACHING = DQ.SAT_PS1 | DQ.SUSPECT_PS1 | DQ.PS1_GAP
 #: (41 px) and the sigma of the optics (53 px) are 1.6 of their combined sigma of 58 px.
 DQ_PRF_REACH = 1.6
 
-#: Allowed rms error of interpolation between the stored samples of a PRF, relative to the PRF. Real PRFs are not smooth
-#: (their uncertainty HDU gives some 5e-2 of the peak): they need samples as fine as their own 9 a TESS pixel, where a
-#: Gaussian of the same width needs half as many.
-PRF_SAMPLING_ERROR = 2e-3
+#: Allowed rms error of interpolation between the stored samples of a PRF, relative to the PRF; a single pixel may err
+#: by 1.5 times as much of the peak. Real PRFs are not smooth (their uncertainty HDU gives some 5e-2 of the peak): with
+#: their 9 samples a TESS pixel they need one every block of 4 native px, where a Gaussian of the same width is content
+#: with a third as many along each axis.
+PRF_SAMPLING_ERROR = 3e-4
 
 
 class Convolved(NamedTuple):
@@ -262,15 +264,16 @@ def _or_rows(flags, half, every, count):
     return out
 
 
-def convolve_prf(blocks: Blocks, kernel: np.ndarray, ignore: int, suspect: int = 0) -> Convolved:
-    """Convolve a skycell with any kernel, such as a TESS PRF.
+def convolve_prf(blocks: Blocks, kernels: Sequence[tuple], ignore: int, suspect: int = 0) -> Convolved:
+    """Convolve a skycell with a kernel that changes over it, such as a TESS PRF.
 
     Parameters
     ----------
     blocks : Blocks
-        The skycell, widened by its neighbors as far as the kernel reaches (`widening.widen`).
-    kernel : ndarray, shape (2h + 1, 2h + 1)
-        Image of a point at its center, one sample a block (`prf.resample_prf`). It is normalized to a sum of 1.
+        The skycell, widened by its neighbors as far as the kernels reach (`widening.widen`).
+    kernels : sequence of (ndarray of shape (2h + 1, 2h + 1), float or ndarray of the shape of the blocks)
+        Images of a point at their center, one sample a block (`prf.resample_prf`), each normalized to a sum of 1, and
+        the share of each block's light that it spreads (`prf.blend_shares`); the shares of a block sum to 1.
     ignore, suspect : int
         PS1 mask *values* that set IGNORED_BIT and SUSPECT_PS1, see `mask.bit_mask`.
 
@@ -282,32 +285,48 @@ def convolve_prf(blocks: Blocks, kernel: np.ndarray, ignore: int, suspect: int =
     Raises
     ------
     ValueError
-        If the kernel is not odd and square, not finite, of no flux, or too narrow for the blocks.
+        If a kernel is not odd and square, not finite, of no flux, or too narrow for the blocks.
 
     Notes
     -----
     Computed in Fourier space, keeping only frequencies that the stored samples can represent. The samples lie as far
-    apart as for a Gaussian of the kernel's mean square frequency, or closer (`PRF_SAMPLING_ERROR`). The variance is
-    convolved with the squared kernel. Flags spread by `DQ_PRF_REACH` times the kernel's sigma.
+    apart as for a Gaussian of the kernel's mean square frequency, or closer (`PRF_SAMPLING_ERROR`). Flux and valid
+    weight are spread block by block by their own kernel. The variance and the count of masked pixels, of which 1 %
+    matters little, are convolved with the mean kernel, squared for the variance. Flags spread by `DQ_PRF_REACH` times
+    its sigma.
     """
+    shares = [share for _, share in kernels]
+    images = _of_one_size([_normalized(kernel) for kernel, _ in kernels])
+    mean = sum(float(np.mean(share)) * image for image, share in zip(images, shares, strict=True))
+    mean /= mean.sum()
+    bin = blocks.grid.step
+    powers = [np.abs(fft.fft2(image)) ** 2 for image in images]
+    sigma = max(_kernel_sigma(power) for power in powers)
+    _require_wide(min(_kernel_sigma(power) for power in powers) * bin, bin)
+    every = _samples_apart(sigma)
+    while every > 1 and max(_interpolation_error(power, every) for power in powers) > PRF_SAMPLING_ERROR:
+        every -= 1
+    blended = [(image / bin**2, share) for image, share in zip(images, shares, strict=True)]
+    flux, valid = _convolve_fft((blocks.flux, blocks.valid), blended, every)
+    (masked,) = _convolve_fft((blocks.masked,), [(mean / bin**2, 1.0)], every)
+    (variance,) = _convolve_fft((blocks.variance,), [(mean**2 / bin**4, 1.0)], every)
+    variance = np.maximum(variance, 0)  # the transform rings by some 1e-7 beside a bright star
+    dq = _spread_flags(blocks, (ignore, suspect), sigma * bin, (DQ_PRF_REACH - 1) * sigma * bin, every)
+    return Convolved(flux, valid, masked, variance, dq, _sample_grid(blocks.grid, every), None)
+
+
+def _normalized(kernel):
     kernel = np.asarray(kernel, np.float64)
     if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or kernel.shape[0] % 2 == 0:
         raise ValueError(f"a kernel of shape {kernel.shape} has no central pixel: give a square one of odd size")
     if not (np.isfinite(kernel).all() and kernel.sum() > 0):
         raise ValueError(f"the kernel sums to {kernel.sum()}: give a PRF of finite, positive total")
-    kernel = kernel / kernel.sum()
-    bin = blocks.grid.step
-    power = np.abs(fft.fft2(kernel)) ** 2
-    sigma = _kernel_sigma(power)
-    _require_wide(sigma * bin, bin)
-    every = _samples_apart(sigma)
-    while every > 1 and _interpolation_error(power, every) > PRF_SAMPLING_ERROR:
-        every -= 1
-    flux, valid, masked = _convolve_fft((blocks.flux, blocks.valid, blocks.masked), kernel / bin**2, every)
-    (variance,) = _convolve_fft((blocks.variance,), kernel**2 / bin**4, every)
-    variance = np.maximum(variance, 0)  # the transform rings by some 1e-7 beside a bright star
-    dq = _spread_flags(blocks, (ignore, suspect), sigma * bin, (DQ_PRF_REACH - 1) * sigma * bin, every)
-    return Convolved(flux, valid, masked, variance, dq, _sample_grid(blocks.grid, every), None)
+    return kernel / kernel.sum()
+
+
+def _of_one_size(kernels):
+    largest = max(len(kernel) for kernel in kernels)
+    return [np.pad(kernel, (largest - len(kernel)) // 2) for kernel in kernels]
 
 
 def _kernel_sigma(power):
@@ -328,23 +347,28 @@ def _interpolation_error(power, every):
     return math.sqrt(((power @ images).sum() + (images @ power).sum()) / power.sum())
 
 
-def _convolve_fft(planes, kernel, every):
-    """Convolve planes of one shape in float32, keeping every k-th sample as `_samples` counts them."""
+def _convolve_fft(planes, kernels, every):
+    """Convolve planes of one shape in float32, keeping every k-th sample as `_samples` counts them.
+
+    Each kernel spreads its share of every plane; the kernels are of one size.
+    """
     shape = planes[0].shape
     count = [_samples(n, every) for n in shape]
     # Padded by the kernel's length, so that nothing wraps around.
-    coarse = [fft.next_fast_len(n + len(kernel) // every + 1) for n in count]
+    coarse = [fft.next_fast_len(n + len(kernels[0][0]) // every + 1) for n in count]
     y, x = fft.fftfreq(coarse[0] * every), fft.rfftfreq(coarse[1] * every)
     keep_y, keep_x = (np.flatnonzero(np.abs(f) * every < 0.5) for f in (y, x))
-    response = _kernel_response(kernel, y[keep_y], x[keep_x], every)
     padded = np.zeros((coarse[0] * every, coarse[1] * every), np.float32)
-    folded = np.zeros((coarse[0], coarse[1] // 2 + 1), np.complex64)
-    for plane in planes:
-        padded[every : every + shape[0], every : every + shape[1]] = plane
-        folded[keep_y - len(padded) * (keep_y > len(padded) // 2), : len(keep_x)] = (
-            fft.rfft2(padded)[np.ix_(keep_y, keep_x)] * response
-        )
-        yield fft.irfft2(folded, s=coarse)[: count[0], : count[1]].copy()
+    folded = np.zeros((len(planes), coarse[0], coarse[1] // 2 + 1), np.complex64)
+    rows = keep_y - len(padded) * (keep_y > len(padded) // 2)
+    for kernel, share in kernels:
+        response = _kernel_response(kernel, y[keep_y], x[keep_x], every)
+        for plane, spectrum in zip(planes, folded, strict=True):
+            np.multiply(
+                plane, share, out=padded[every : every + shape[0], every : every + shape[1]], casting="same_kind"
+            )
+            spectrum[rows, : len(keep_x)] += fft.rfft2(padded)[np.ix_(keep_y, keep_x)] * response
+    return [fft.irfft2(spectrum, s=coarse)[: count[0], : count[1]].copy() for spectrum in folded]
 
 
 def _kernel_response(kernel, y, x, every):

@@ -10,6 +10,12 @@ PS1_ZERO_POINT = 25.0
 #: Magnitude of 1 electron/s: TESS Instrument Handbook, section 6 (Vega system).
 TESS_ZERO_POINT = 20.44
 
+#: AB magnitude of Vega in the TESS band (docs/facts.md §4).
+VEGA_IN_TESS = 0.372
+
+#: AB magnitude of 1 electron/s: with it a template in electrons/s counts what TESS counts.
+TESS_ZERO_POINT_AB = TESS_ZERO_POINT + VEGA_IN_TESS
+
 
 class Unit(NamedTuple):
     """A unit of template flux.
@@ -19,7 +25,7 @@ class Unit(NamedTuple):
     name : str
         As FITS headers spell it.
     zero_point : float
-        Magnitude of one.
+        AB magnitude of one.
     """
 
     name: str
@@ -27,7 +33,7 @@ class Unit(NamedTuple):
 
 
 #: By the values of the setting ``units``.
-UNITS = {"counts": Unit("count/s", PS1_ZERO_POINT), "electrons": Unit("electron/s", TESS_ZERO_POINT)}
+UNITS = {"counts": Unit("count/s", PS1_ZERO_POINT), "electrons": Unit("electron/s", TESS_ZERO_POINT_AB)}
 
 
 def tess_magnitude(g, bp, rp):

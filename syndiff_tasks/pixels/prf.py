@@ -47,7 +47,77 @@ def _hat(axis, position):
     return np.array([np.interp(position, axis, unit) for unit in np.eye(len(axis))])
 
 
-def resample_prf(prf: np.ndarray, jacobian: np.ndarray, bin: float, oversampling: int = 9) -> np.ndarray:
+def remove_pedestal(prf: np.ndarray, oversampling: int = 9) -> np.ndarray:
+    """Subtract what a PRF has at its edge, where it should have fallen to zero.
+
+    Parameters
+    ----------
+    prf : ndarray, shape (ny, nx)
+    oversampling : int
+        Samples along one TESS pixel.
+
+    Returns
+    -------
+    prf : ndarray of float64, shape (ny, nx)
+        Less the median of the outermost ring of TESS pixels, and of the same sum as before.
+
+    Raises
+    ------
+    ValueError
+        If nothing remains.
+
+    Notes
+    -----
+    SPOC's files have a pedestal of 1.5e-4 to 2.6e-4 of the light in each outer pixel (docs/facts.md §3), which draws a
+    square plateau around bright stars.
+    """
+    prf = np.asarray(prf, np.float64)
+    ring = np.ones(prf.shape, bool)
+    ring[oversampling:-oversampling, oversampling:-oversampling] = False
+    less = prf - np.median(prf[ring])
+    if not less.sum() > 0:
+        raise ValueError(f"a PRF of sum {prf.sum():.4g} is not brighter inside than at its edge: give SPOC's PRF files")
+    return less * (prf.sum() / less.sum())
+
+
+def blend_places(axis: Sequence[float], low: float, high: float) -> np.ndarray:
+    """Return the places between which PRFs are blended along rows or columns.
+
+    Parameters
+    ----------
+    axis : sequence of float
+        Rows or columns of the PRFs of a CCD.
+    low, high : float
+        Range to cover.
+
+    Returns
+    -------
+    places : ndarray of float64
+        `low`, `high`, and those of `axis` in between: the interpolated PRF is linear from place to place.
+    """
+    return np.array([low, *(place for place in np.unique(axis) if low < place < high), high], np.float64)
+
+
+def blend_shares(places: np.ndarray, position: np.ndarray) -> list[np.ndarray]:
+    """Return the weight of each place at some positions, linear between places and constant beyond the outermost.
+
+    Parameters
+    ----------
+    places : ndarray, shape (n,)
+        Increasing, as from `blend_places`.
+    position : ndarray, any shape
+
+    Returns
+    -------
+    shares : list of n ndarrays of float32, of the shape of `position`
+        Of sum 1 at each position.
+    """
+    return [np.interp(position, places, unit).astype(np.float32) for unit in np.eye(len(places))]
+
+
+def resample_prf(
+    prf: np.ndarray, jacobian: np.ndarray, bin: float, oversampling: int = 9, curvature: np.ndarray | None = None
+) -> np.ndarray:
     """Resample a PRF to the blocks of a skycell, for `convolution.convolve_prf`.
 
     Parameters
@@ -60,6 +130,8 @@ def resample_prf(prf: np.ndarray, jacobian: np.ndarray, bin: float, oversampling
         Side of a block [native px].
     oversampling : int
         9 in the files of SPOC (keyword NSAMP).
+    curvature : ndarray, shape (2, 2, 2), optional
+        d^2(tess x, y) / d(ps1 x, y)^2 there: the mapping is followed to second order. Zero by default.
 
     Returns
     -------
@@ -76,8 +148,8 @@ def resample_prf(prf: np.ndarray, jacobian: np.ndarray, bin: float, oversampling
     The value of a SPOC PRF at (u, v) is the response of a *whole pixel* centered (u, v) from the star: its 9 x 9
     samples a pixel sum to 81. A template pixel is therefore the convolved sky at the pixel's center times the pixel's
     area, without an integral; deconvolving the pixel and integrating over it again would amplify the PRF's noise. The
-    PRF is interpolated by cubic splines and is 0 beyond the file. The star's offset from the middle sample (up to
-    0.2 px in real files) is part of the PRF and is kept.
+    PRF is interpolated by cubic splines and is 0 beyond the file; a sample counts by the area of its block on the CCD.
+    The star's offset from the middle sample (up to 0.2 px in real files) is part of the PRF and is kept.
     """
     prf, jacobian = np.asarray(prf, np.float64), np.asarray(jacobian, np.float64)
     if prf.ndim != 2 or prf.shape[0] % 2 == 0 or prf.shape[1] % 2 == 0 or not np.isfinite(prf).all():
@@ -88,6 +160,11 @@ def resample_prf(prf: np.ndarray, jacobian: np.ndarray, bin: float, oversampling
     corners = np.linalg.inv(jacobian) @ np.array([[1, 1], [1, -1]]).T * (middle / oversampling)[:, None]
     half = math.ceil(np.abs(corners).max() / bin)
     offset = np.arange(-half, half + 1) * bin
-    x, y = np.tensordot(jacobian * oversampling, np.meshgrid(offset, offset), axes=1)
+    curvature = np.zeros((2, 2, 2)) if curvature is None else np.asarray(curvature, np.float64)
+    ps1 = np.array(np.meshgrid(offset, offset))
+    bend = np.tensordot(curvature, ps1, axes=1)  # of shape (2, 2, rows, columns): the change of the Jacobian
+    local = jacobian[..., None, None] + bend
+    x, y = oversampling * np.einsum("ikyx,kyx->iyx", local - bend / 2, ps1)
     kernel = map_coordinates(prf, [y + middle[1], x + middle[0]], order=3, mode="constant")
+    kernel *= np.abs(local[0, 0] * local[1, 1] - local[0, 1] * local[1, 0])
     return kernel / kernel.sum()

@@ -125,7 +125,7 @@ def _on_difference(template, preview, unit):
         return [f"There is no difference image: {preview.reason}."]
     fit = preview.result.match
     sentences = []
-    expected = 10 ** (-0.4 * (template.zero_point - photometry.TESS_ZERO_POINT))
+    expected = 10 ** (-0.4 * (template.zero_point - photometry.TESS_ZERO_POINT_AB))
     if unit == "electrons/s" and math.isfinite(expected) and abs(fit.scale / expected - 1) > 0.2:
         sentences.append(
             f"The FFI is {fit.scale / expected:.2f} times as bright as the template's zero point predicts: check that "

@@ -45,7 +45,7 @@ class _Blurring(_OnFFI, ConvolutionMixin, OverwriteMixin):
 
     def blur(self):
         """Return the `convolve.TemplatePsf` that is asked for."""
-        return chain.convolve.TemplatePsf.from_settings(syndiff(), self.psf_sigma, self.plan().ccd)
+        return chain.convolve.TemplatePsf.from_settings(syndiff(), self.psf_sigma, self.plan())
 
     def reference(self):
         """Return the `Plan` of the FFI whose blurred skycells are shared, which is the FFI's own as a rule."""
