@@ -91,14 +91,16 @@ def recipes(root):
     return [folder for folder in Path(root).glob("combined_skycells_zarr/*") if folder.is_dir()]
 
 
-def convolved(root, ccd, skycell):
-    """Return the Zarr group of one skycell's blurred blocks."""
-    return _ccd_folder(root, "convolved_results", ccd) / "convolved_images.zarr" / skycell
+def convolved(root, ccd, skycell, *neighbors):
+    """Return the Zarr group of one convolved skycell, named after the neighbors too that widened its frame."""
+    own = f"skycell.{_projection(skycell)}."
+    added = [name.removeprefix(own).removeprefix("skycell.") for name in neighbors]
+    return _ccd_folder(root, "convolved_results", ccd) / "convolved_images.zarr" / "_".join([skycell, *added])
 
 
-def cell_metadata(root, ccd, region, of_reference=True):
-    """Return the path of the summary of an FFI's blurred skycells (JSON)."""
-    name = "cell_metadata.json" if of_reference else f"cell_metadata_{ccd.stem}.json"
+def cell_metadata(root, ccd, region, of_reference=True, wide=False):
+    """Return the path of the summary of an FFI's convolved skycells (JSON); those of wide frames have their own."""
+    name = f"cell_metadata{'_wide' if wide else ''}{'' if of_reference else f'_{ccd.stem}'}.json"
     return _ccd_folder(root, "convolved_results", ccd) / region / name
 
 

@@ -148,10 +148,10 @@ class _Looker:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if made_by := TEMPORARY.match(entry.name):
-                    name = entry.name[made_by.end() :]
+                    name = _without_neighbors(entry.name[made_by.end() :])
                     (found.running if self._lives(made_by, entry) else found.died).add(name)
                 elif not entry.name.startswith("."):
-                    found.done.add(entry.name)
+                    found.done.add(_without_neighbors(entry.name))
         return found
 
     def _lives(self, made_by, entry):
@@ -161,6 +161,11 @@ class _Looker:
             return time.time() - entry.stat().st_mtime < SECONDS_ALIVE
         except FileNotFoundError:
             return False  # finished while we looked
+
+
+def _without_neighbors(name):
+    """Return the name of a skycell without those of the neighbors that widened its frame, see `paths.convolved`."""
+    return name.partition("_")[0] if name.startswith("skycell.") else name
 
 
 def _row(root, recipe, ccd, region, look):

@@ -149,10 +149,11 @@ def blurred_planes(root, plan, planes_of, bin=4, sigma=SIGMA):
             blank_border(piece, planes.flux)
             combine.write_blocks(draft.path, blocks_of(piece, planes, bin), piece.skycell)
     for skycell in plan.footprint.skycells:
+        made_from = {name: combined[name] for name in blur.made_of(plan, skycell)}
         groups[skycell.name] = WholeTarget(root / f"convolved{bin}" / skycell.name, {})
         with groups[skycell.name].writing() as draft:
             convolve.write_convolved(
-                draft.path, convolve.convolve(plan, skycell, combined, blur, (12,), (7, 9, 10, 11, 14))
+                draft.path, convolve.convolve(plan, skycell, made_from, blur, (12,), (7, 9, 10, 11, 14))
             )
             draft.notes.update(notes_of(skycell))
     return groups

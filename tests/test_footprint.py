@@ -6,8 +6,9 @@ from numba import config
 from numpy.testing import assert_allclose
 
 from syndiff_tasks.geometry import footprint
+from syndiff_tasks.geometry.mapping import ps1_to_tess
 from syndiff_tasks.geometry.region import SCIENCE, Region
-from syndiff_tasks.geometry.skycell import skycell_center, skycell_wcs
+from syndiff_tasks.geometry.skycell import skycell_wcs
 from syndiff_tasks.geometry.skycell_table import tessellation_from_table
 from syndiff_tasks.geometry.tansip import cropped, pixel_to_sky, region_around
 
@@ -17,16 +18,6 @@ compiled = pytest.mark.skipif(bool(config.DISABLE_JIT), reason="a whole CCD need
 
 def owner_names(found):
     return np.array([skycell.name for skycell in found.skycells] + [""])[found.owner]
-
-
-def image_reach(skycell, other):
-    """Return the distance of another image from the image of a skycell [native px], from points of it by astropy."""
-    y, x = np.mgrid[0 : other.ny : 200, 0 : other.nx : 200]
-    edges = np.clip(np.stack([x, y]).reshape(2, -1), 0, [[other.nx - 1], [other.ny - 1]])
-    corner = np.array([[0, other.nx - 1, 0, other.nx - 1], [0, 0, other.ny - 1, other.ny - 1]])
-    sky = skycell_wcs(other).all_pix2world(*np.concatenate([edges, corner], axis=1), 0)
-    px, py = skycell_wcs(skycell).all_world2pix(*sky, 0)
-    return np.max([-px, px - skycell.nx + 1, -py, py - skycell.ny + 1], axis=0).min()
 
 
 @compiled
@@ -140,21 +131,65 @@ def test_center_and_corners_agree_with_astropy():
         assert_allclose(footprint.corners(skycell), skycell_wcs(skycell).all_pix2world(x, y, 0), atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["skycell.2180.055", "skycell.2180.090", "skycell.1322.009", "skycell.2643.005"])
-def test_neighbors_are_the_skycells_with_images_within_the_margin(name):
-    skycell, margin = SURVEY.skycell(name), 300
-    names = {other.name for other in footprint.neighbors(skycell, SURVEY, margin)}
-    candidates = SURVEY.near(skycell_center(skycell), 1.3)
-    reach = {other.name: image_reach(skycell, other) for other in candidates if other.name != name}
-    # The nearest of points 200 px apart can be 100 px inside an edge.
-    assert {other for other, distance in reach.items() if distance <= margin} <= names
-    assert names <= {other for other, distance in reach.items() if distance <= margin + 150}
-    assert len(names) >= 6
+REACH = 350.0  # 240 native px are in each skycell's own image
 
 
-def test_inside_a_projection_a_skycell_has_eight_neighbors():
-    names = [c.name for c in footprint.neighbors(SURVEY.skycell("skycell.2180.055"), SURVEY, 10)]
-    assert names == [f"skycell.2180.0{n}" for n in (44, 45, 46, 54, 56, 64, 65, 66)]
+def needs(x0, y0, x1, y1, reach=REACH):
+    """The owners of a region, and the names of the neighbors that each needs, without its projection."""
+    found = footprint.footprint_of(TANSIP, Region(x0, y0, x1, y1), SURVEY)
+    added = footprint.frame_neighbors(TANSIP, found, SURVEY, reach)
+    assert list(added) == [skycell.name for skycell in found.skycells]
+    return {name[8:]: [other.name[8:] for other in others] for name, others in added.items()}
+
+
+TANSIP = tess_wcs()
+
+
+@pytest.fixture(scope="module")
+def middle():
+    """A skycell inside a projection, and the FFI pixel at its center."""
+    skycell = SURVEY.skycell("skycell.2434.034")
+    x, y = ps1_to_tess(TANSIP, skycell, [(skycell.nx - 1) / 2], [(skycell.ny - 1) / 2])
+    return skycell, round(float(x[0])), round(float(y[0]))
+
+
+def test_a_region_inside_a_skycell_needs_no_neighbor(middle):
+    skycell, x, y = middle
+    assert needs(x - 5, y - 5, x + 5, y + 5) == {skycell.name[8:]: []}
+    assert needs(x - 5, y - 5, x + 5, y + 5, 2500.0)[skycell.name[8:]] == []
+
+
+@pytest.mark.parametrize("reach", [300.0, 350.0, 900.0])
+def test_what_the_pixels_of_a_region_reach_is_covered_by_their_skycell_and_its_neighbors(reach):
+    region = Region(700, 650, 780, 740)
+    found = footprint.footprint_of(TANSIP, region, SURVEY)
+    added = footprint.frame_neighbors(TANSIP, found, SURVEY, reach)
+    rng, needed = np.random.default_rng(4), 0
+    for index, skycell in enumerate(found.skycells):
+        rows, columns = np.nonzero(found.owner == index)
+        some = rng.integers(len(rows), size=2000)
+        turn, far = rng.uniform(0, 2 * np.pi, 2000), reach * np.sqrt(rng.uniform(0, 1, 2000))
+        sky = astropy_wcs(TANSIP).all_pix2world(columns[some] + region.x0, rows[some] + region.y0, 0)
+        px, py = skycell_wcs(skycell).all_world2pix(*sky, 0)
+        place = skycell_wcs(skycell).all_pix2world(px + far * np.cos(turn), py + far * np.sin(turn), 0)
+        held = np.zeros(2000, bool)
+        for other in (skycell, *added[skycell.name]):
+            x, y = skycell_wcs(other).all_world2pix(*place, 0)
+            held |= (x > -1) & (x < other.nx) & (y > -1) & (y < other.ny)
+        assert held.mean() > 0.999
+        needed += len(added[skycell.name])
+    assert needed > 0
+
+
+def test_a_skycell_owned_whole_needs_its_neighbors_all_around(middle):
+    skycell, x, y = middle
+    found = footprint.footprint_of(TANSIP, Region(x - 80, y - 80, x + 80, y + 80), SURVEY)
+    projection, cell = skycell.projection, skycell.cell
+    around = {f"skycell.{projection}.{cell + step:03d}" for step in (-11, -10, -9, -1, 1, 9, 10, 11)}
+    # The corners are further away from the pixels than the edges.
+    some = {other.name for other in footprint.frame_neighbors(TANSIP, found, SURVEY, REACH)[skycell.name]}
+    assert some == {f"skycell.{projection}.{cell + step:03d}" for step in (-10, -1, 1, 10)}
+    assert {other.name for other in footprint.frame_neighbors(TANSIP, found, SURVEY, 900.0)[skycell.name]} == around
 
 
 def test_skycell_rows_have_the_catalog_columns_and_the_box_of_owned_pixels():

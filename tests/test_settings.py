@@ -290,6 +290,18 @@ def test_the_point_spread_function_is_that_of_the_settings(tiny_sky, luigi, made
     assert fits.getval(path, "PSF") == "none" and np.nanmax(sharp) > 1.2 * np.nanmax(gauss)
 
 
+def test_an_offset_beyond_a_pixel_is_made_from_skycells_widened_by_their_neighbors(tiny_sky, luigi, made, finished):
+    before = set((made / "convolved_results").rglob("skycell.*"))
+    path = again(luigi, tiny_sky, made, "--multi-offset-array", "1,0")
+    added = set((made / "convolved_results").rglob("skycell.*")) - before
+    assert {"_" in one.name for one in added if one.parent.suffix == ".zarr"} == {True}
+    assert list((made / "convolved_results").rglob("cell_metadata_wide.json"))
+    # A pixel further to the right, but for the scale that differs over the pixel by 1e-4.
+    plain, moved = planes(template_of(finished))["FLUX_SUM"], planes(path)["FLUX_SUM"]
+    inner = np.s_[2:-2, 2:-3]
+    np.testing.assert_allclose(moved[:, 1:][inner], plain[:, :-1][inner], atol=2e-3 * np.nanmax(plain))
+
+
 def test_saturated_stars_are_kept_removed_or_repaired_as_the_settings_say(tiny_sky, luigi, tmp_path):
     cell = skycell(CELLS[0])
     ra, dec = (float(value) for value in pixel_to_sky(frame.TANSIP, CENTRE[0] - 2, CENTRE[1] - 2))

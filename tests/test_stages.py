@@ -1,3 +1,4 @@
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from made_up_chain import ROI, blurred, notes_of, plain, sources_at, stars_on, templates
 from numpy.testing import assert_allclose
 
+from syndiff_tasks import paths
 from syndiff_tasks.chain import combine, convolve, downsample, stack_files, template_file
 from syndiff_tasks.chain.plan import plan_ffi
 from syndiff_tasks.chain.progress import Progress
@@ -106,21 +108,22 @@ def test_excluded_pixels_are_blank_before_sharing_and_flagged_ones_keep_their_fl
 
 
 def test_a_blur_of_gauss_needs_a_sigma_and_none_has_none(plan):
-    assert convolve.TemplatePsf.from_settings(SimpleNamespace(psf="gauss"), 33.0, plan) == ("gauss", 33.0, None)
-    assert convolve.TemplatePsf.from_settings(SimpleNamespace(psf="none"), 33.0, plan) == ("none", 0.0, None)
+    assert convolve.TemplatePsf.from_settings(SimpleNamespace(psf="gauss"), 33.0, plan) == ("gauss", 33.0, None, False)
+    assert convolve.TemplatePsf.from_settings(SimpleNamespace(psf="none"), 33.0, plan) == ("none", 0.0, None, False)
     with pytest.raises(ValueError, match="psf_sigma: 0.0 gives no Gaussian"):
         convolve.TemplatePsf.from_settings(SimpleNamespace(psf="gauss"), 0.0, plan)
 
 
-def test_up_to_sigma_45_a_skycell_is_blurred_alone_and_beyond_with_its_neighbours(plan):
-    inner = SURVEY.skycell("skycell.1405.055")
-    assert convolve.TemplatePsf("gauss", 45.0, None).made_of(plan, inner) == [inner.name]
-    wide = convolve.TemplatePsf("gauss", 46.0, None).made_of(plan, inner)
-    around = [f"skycell.1405.{cell:03d}" for cell in (44, 45, 46, 54, 56, 64, 65, 66)]
-    assert wide == [inner.name, *around]
-    at_border = convolve.TemplatePsf("gauss", 60.0, None).skycells(plan)
-    assert {name[8:12] for name in at_border} >= {"2611", "2612"}
-    assert GAUSS.skycells(plan) == sorted(skycell.name for skycell in plan.footprint.skycells)
+def test_up_to_sigma_45_a_skycell_is_convolved_alone_and_beyond_with_its_neighbors(plan):
+    own = sorted(skycell.name for skycell in plan.footprint.skycells)
+    for skycell in plan.footprint.skycells:
+        assert convolve.TemplatePsf("gauss", 45.0, None).made_of(plan, skycell) == [skycell.name]
+    # Each of the four at whose common corner the region lies needs others of them, and none besides.
+    wide = {
+        skycell.name: convolve.TemplatePsf("gauss", 100.0, None).made_of(plan, skycell) for skycell in plan.skycells
+    }
+    assert all(len(names) > 1 and set(names) <= set(own) and names[0] == name for name, names in wide.items())
+    assert GAUSS.skycells(plan) == own
 
 
 @pytest.mark.parametrize(("sigmas", "told"), [(convolve.SIGMAS, 4e-4), (convolve.SIGMAS_WITH_OFFSET, 1.2e-2)])
@@ -132,20 +135,44 @@ def test_light_of_a_star_further_off_than_is_followed_is_so_little_of_its_peak(s
     assert told / 2 < off / peak < told
 
 
+@pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("sigma", [20.0, 40.0, 53.0, 100.0])
-def test_the_largest_offset_leaves_three_sigma_and_a_pixel_within_the_frame(plan, sigma):
+def test_the_largest_offset_leaves_three_sigma_and_a_pixel_within_the_frame(plan, sigma, wide):
     """From the edge of a core, 240 px inside the frame; half the diagonal of a TESS pixel is 58 px."""
-    blur = convolve.TemplatePsf("gauss", sigma, None)
+    blur = convolve.TemplatePsf("gauss", sigma, None, wide)
     skycell = plan.footprint.skycells[0]
     moved = blur.largest_offset(mapping.pixel_scale(plan.tansip, skycell)) * mapping.pixel_scale(plan.tansip, skycell)
     beyond = 240 + blur.widening() - moved - 58
     assert 3 * sigma <= beyond < 3 * sigma + 5
 
 
+@pytest.mark.parametrize(
+    "blur",
+    [
+        *(convolve.TemplatePsf("gauss", sigma, None, True) for sigma in (10.0, 40.0, 53.0)),
+        convolve.TemplatePsf("none", 0.0, None, True),
+        convolve.TemplatePsf("prf", math.nan, (), True),
+    ],
+)
+def test_wide_frames_allow_offsets_of_one_and_a_half_pixels_for_every_psf(plan, blur):
+    assert downsample.largest_offset(plan, blur) >= 1.5
+    downsample.check_offsets(plan, blur, [(0.0, 0.0), (1.0, -1.1), (-1.49, 0.0)])
+
+
 def test_offsets_up_to_the_largest_are_taken_and_others_refused_by_name(plan):
     downsample.check_offsets(plan, GAUSS, [(0.0, 0.0), (0.5, -0.5), (-0.7, 0.0)])
     with pytest.raises(ValueError, match=r"offset \(0\.6, 0\.6\).*at most 0\.7\d px"):
         downsample.check_offsets(plan, GAUSS, [(0.0, 0.0), (0.6, 0.6)])
+    assert downsample.beyond(plan, GAUSS, [(0.0, 0.0), (0.6, 0.6)]) == (0.6, 0.6)
+    assert downsample.beyond(plan, GAUSS._replace(wide=True), [(0.0, 0.0), (0.6, 0.6)]) is None
+
+
+def test_a_convolved_skycell_is_named_after_the_neighbors_that_widened_it():
+    ccd = paths.CCD(20, 3, 3)
+    alone = paths.convolved("data", ccd, "skycell.2611.073")
+    assert alone.name == "skycell.2611.073"
+    widened = paths.convolved("data", ccd, "skycell.2611.073", "skycell.2611.074", "skycell.2612.005")
+    assert widened == alone.with_name("skycell.2611.073_074_2612.005")
 
 
 # --- the template -----------------------------------------------------------------------------------------------------

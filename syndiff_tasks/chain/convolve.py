@@ -1,5 +1,6 @@
 """The convolved image of a skycell: blocks, with those of its neighbours, convolved to the PSF of a template."""
 
+import functools
 import json
 import math
 import os
@@ -8,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from syndiff_tasks.geometry import footprint as footprints
 from syndiff_tasks.geometry import mapping
 from syndiff_tasks.geometry.ffi import FRAME_SHAPE
 from syndiff_tasks.geometry.skycell import MARGIN
@@ -34,18 +34,25 @@ PIXEL_REACH = 60.0
 # A Gaussian is followed to 4 sigma (3e-4 of its flux lies beyond); an offset may eat the last one.
 SIGMAS, SIGMAS_WITH_OFFSET = 4.0, 3.0
 
+# Offset that a widened frame allows for: 1.5 TESS px, in the corners of a camera too [native px].
+OFFSET_REACH = 1.5 * 85.0
+
 BLURRED_PLANES = ("flux", "valid", "masked", "variance", "dq")
 
 
 class TemplatePsf(NamedTuple):
-    """The point spread function of the template, and how far it reaches."""
+    """The point spread function of the template, and how far it reaches.
+
+    `wide` is for offsets of up to 1.5 TESS px, which need a wider frame of each skycell; always so for PRFs.
+    """
 
     psf: str
     sigma: float
     prfs: prf_files.PrfGrid | None
+    wide: bool = False
 
     @classmethod
-    def from_settings(cls, settings, sigma, plan):
+    def from_settings(cls, settings, sigma, plan, wide=False):
         """Return the PSF of the settings and the sigma of a task, for an FFI.
 
         Raises
@@ -59,25 +66,33 @@ class TemplatePsf(NamedTuple):
                     f"{plan.path}: which part of the FFI this image shows is unknown, and psf = prf depends on it; "
                     "use the whole FFI, or psf = gauss"
                 )
-            read = prf_files.read(settings.prf_folder, plan.ccd.camera, plan.ccd.ccd, plan.ccd.sector)
-            images = np.array([prf.remove_pedestal(image, read.oversampling) for image in read.images])
-            return cls("prf", math.nan, read._replace(images=images))
+            ccd = plan.ccd
+            return cls("prf", math.nan, _prfs(settings.prf_folder, ccd.camera, ccd.ccd, ccd.sector), True)
         if settings.psf == "gauss" and not sigma > 0:
             raise ValueError(
                 f"psf_sigma: {sigma} gives no Gaussian; give one above 0, or psf = none for PS1's own sharpness"
             )
-        return cls(settings.psf, sigma if settings.psf == "gauss" else 0.0, None)
+        return cls(settings.psf, sigma if settings.psf == "gauss" else 0.0, None, wide)
 
     def reach(self):
         """Return how far light is followed [native px]."""
         return PRF_REACH if self.prfs is not None else SIGMAS * self.sigma
 
+    def reach_with_offset(self):
+        """Return how far light is followed for a template with an offset [native px]."""
+        return PRF_REACH if self.prfs is not None else SIGMAS_WITH_OFFSET * self.sigma
+
+    def frame_reach(self):
+        """Return how far around the centers of the pixels that it owns a skycell's frame holds the sky [native px]."""
+        moved = self.reach_with_offset() + OFFSET_REACH if self.wide else 0.0
+        return max(max(self.reach(), moved) + PIXEL_REACH, MARGIN)
+
     def widening(self, margin=MARGIN):
-        """Return by how much a skycell's frame must be widened with its neighbours' blocks [native px].
+        """Return by how much a skycell's frame must be widened with its neighbors' blocks [native px].
 
         `margin` is what its own image holds beyond its core, see `Tessellation.margin`.
         """
-        return max(self.reach() + PIXEL_REACH, MARGIN) - margin
+        return self.frame_reach() - margin
 
     def settings(self, reference):
         """Return what shaped the blurred skycells, for manifests; a PRF is turned as the reference FFI lies."""
@@ -88,24 +103,30 @@ class TemplatePsf(NamedTuple):
                 "prf_format": PRF_FORMAT,
                 "prf_files": self.prfs.digest,
                 "prf_wcs": reference.wcs_digest(),
-                "prf_origin": reference.origin,
+                "prf_origin": list(reference.origin),
             }
         return made | {"psf": self.psf, "psf_sigma": self.sigma}
 
     def made_of(self, plan, skycell):
-        """Return the names of the combined skycells that one blurred skycell is made of, its own first."""
-        widening = self.widening(plan.tessellation.margin(skycell))
-        near = footprints.neighbors(skycell, plan.tessellation, widening) if widening else []
-        return [skycell.name, *(other.name for other in near)]
+        """Return the names of the combined skycells that one convolved skycell is made from, its own first."""
+        if not self.widening(plan.tessellation.margin(skycell)):
+            return [skycell.name]
+        return [skycell.name, *(other.name for other in plan.neighbors(self.frame_reach())[skycell.name])]
 
     def skycells(self, plan):
-        """Return the names of all combined skycells that an FFI's blurred skycells are made of."""
+        """Return the names of all combined skycells that an FFI's convolved skycells are made from."""
         return sorted({name for skycell in plan.skycells for name in self.made_of(plan, skycell)})
 
     def largest_offset(self, pixel_scale):
-        """Return the largest offset [TESS px] for which the skycells' frames still hold the blurred light."""
-        reach = self.reach() if self.prfs is not None else SIGMAS_WITH_OFFSET * self.sigma
-        return (MARGIN + self.widening() - reach - PIXEL_REACH) / pixel_scale
+        """Return the largest offset [TESS px] for which the skycells' frames still hold the convolved light."""
+        return (self.frame_reach() - self.reach_with_offset() - PIXEL_REACH) / pixel_scale
+
+
+@functools.lru_cache(maxsize=4)
+def _prfs(folder, camera, ccd, sector):
+    read = prf_files.read(folder, camera, ccd, sector)
+    images = np.array([prf.remove_pedestal(image, read.oversampling) for image in read.images])
+    return read._replace(images=images)
 
 
 def convolve(plan, skycell, combined, blur, ignore, suspect=()):
@@ -117,7 +138,7 @@ def convolve(plan, skycell, combined, blur, ignore, suspect=()):
         Of the reference FFI, which way a PRF is turned.
     skycell : rings.Skycell
     combined : dict of str to targets.WholeTarget
-        The combined skycells by name, neighbours included.
+        The combined skycells that it is made from by name, see `TemplatePsf.made_of`.
     psf_ : TemplatePsf
     ignore, suspect : tuple of int
         PS1 mask bits that set IGNORED_BIT and SUSPECT_PS1.
@@ -127,12 +148,13 @@ def convolve(plan, skycell, combined, blur, ignore, suspect=()):
     blurred : convolution.Convolved
     """
     frame, selected = read_blocks(combined[skycell.name].path), (mask.bit_mask(ignore), mask.bit_mask(suspect))
-    names = blur.made_of(plan, skycell)[1:]
-    if names:
-        neighbours = [
-            (read_blocks(combined[name].path), mapping.plane_homography(plan.skycell(name), skycell)) for name in names
-        ]
-        frame = widening.widen(frame, blur.widening(plan.tessellation.margin(skycell)), neighbours)
+    neighbors = [
+        (read_blocks(target.path), mapping.plane_homography(plan.skycell(name), skycell))
+        for name, target in combined.items()
+        if name != skycell.name
+    ]
+    if neighbors:
+        frame = widening.widen(frame, blur.widening(plan.tessellation.margin(skycell)), neighbors)
     if blur.prfs is None:
         return convolution.convolve_gaussian(frame, blur.sigma, *selected)
     return convolution.convolve_prf(frame, _prf_kernels(plan, skycell, frame, blur.prfs), *selected)

@@ -71,6 +71,13 @@ def largest_offset(plan, blur):
     return min(blur.largest_offset(mapping.pixel_scale(plan.tansip, skycell)) for skycell in plan.skycells)
 
 
+def beyond(plan, blur, offsets):
+    """Return the first offset for which the skycells' frames do not hold the sky, None if they hold it for all."""
+    # A thousand skycells are asked only where the answer matters.
+    largest = largest_offset(plan, blur) if any(map(any, offsets)) else 0.0
+    return next((offset for offset in offsets if math.hypot(*offset) > largest), None)
+
+
 def check_offsets(plan, blur, offsets):
     """Refuse offsets for which the skycells' frames do not hold the sky.
 
@@ -79,14 +86,12 @@ def check_offsets(plan, blur, offsets):
     ValueError
         Naming the offset and the largest one allowed.
     """
-    # A thousand skycells are asked only where the answer matters.
-    largest = largest_offset(plan, blur) if any(map(any, offsets)) else 0.0
-    for offset in offsets:
-        if math.hypot(*offset) > largest:
-            raise ValueError(
-                f"--multi-offset-array: offset {offset} TESS px reaches beyond the sky that skycells carry, at most "
-                f"{largest:.2f} px for this PSF; shift the FFI's own WCS instead"
-            )
+    offset = beyond(plan, blur, offsets)
+    if offset is not None:
+        raise ValueError(
+            f"--multi-offset-array: offset {offset} TESS px reaches beyond the sky that skycells carry, at most "
+            f"{largest_offset(plan, blur):.2f} px for this PSF; shift the FFI's own WCS instead"
+        )
 
 
 def integrate(plan, frame, groups, offsets, oversampling, progress):

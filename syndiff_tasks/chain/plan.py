@@ -69,6 +69,10 @@ class Plan(NamedTuple):
         """The owner of each pixel; of the last few plans only, since a sector's would fill the memory."""
         return self.footprint_of()
 
+    def neighbors(self, reach):
+        """Return the skycells that each one needs beside its own image, see `footprint.frame_neighbors`."""
+        return _neighbors(self.footprint_of, reach)
+
     def settings(self):
         """Return what shaped the geometry, for manifests."""
         return {
@@ -134,6 +138,13 @@ class _FootprintKey:
 @functools.lru_cache(maxsize=4)
 def _footprint(key):
     return footprints.footprint_of(*key.args)
+
+
+@functools.lru_cache(maxsize=64)
+def _neighbors(footprint_of, reach):
+    (key,) = footprint_of.args
+    tansip, _, cells, _ = key.args
+    return footprints.frame_neighbors(tansip, footprint_of(), cells, reach)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -1,5 +1,6 @@
 """Footprint of an FFI on the tessellation: its skycells, and the owner of each pixel."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -8,11 +9,13 @@ import shapely
 from scipy import ndimage
 
 from .region import SCIENCE, Region, clip
-from .skycell import GRID, skycell_center, skycell_radius, skycell_to_vector, vector_to_skycell
+from .skycell import GRID, skycell_center, skycell_to_vector, vector_to_skycell
 from .skycell_table import SKYCELL_COLUMNS
 from .tangent import sky_positions
-from .tansip import region_to_vector
+from .tansip import pixel_to_vector, region_to_vector
 
+SLIVER = 5000.0  # [native px^2], less than a TESS pixel: not worth another skycell
+NATIVE_DEGREES = 0.25 / 3600
 ROWS = 128  # FFI rows processed together: their 6 MB of vectors stay in the cache between the two kernels
 
 
@@ -114,31 +117,83 @@ def _frame(skycell):
     return np.array([(*point, 1.0) for point in points])
 
 
-def neighbors(skycell, tessellation, margin):
-    """Find the skycells with images that come within a margin of the image of another skycell.
+def frame_neighbors(tansip, footprint, tessellation, reach):
+    """Find the skycells that add to each skycell of a footprint what lies beyond its own image.
 
     Parameters
     ----------
-    skycell : Skycell
+    tansip : TanSip
+        World coordinates of the FFI.
+    footprint : Footprint
     tessellation : Tessellation
-    margin : float
-        Distance beyond the edges of the image of `skycell` [its native px].
+    reach : float
+        How far around the centers of the pixels that a skycell owns its sky must be known [native px].
 
     Returns
     -------
-    list of Skycell
-        Sorted by name, of the same and of other projections, without `skycell` itself.
+    dict of str to tuple of Skycell
+        For each skycell of the footprint, by name: of all skycells those with images that cover that sky, the fewest
+        that a greedy choice finds: those of the footprint first, then those of the same projection. None where its own
+        image holds it. Pieces smaller than `SLIVER` are ignored.
     """
-    frame = shapely.box(-0.5 - margin, -0.5 - margin, skycell.nx - 0.5 + margin, skycell.ny - 0.5 + margin)
-    reach = skycell_radius(skycell) * (1 + 2 * margin / min(skycell.nx, skycell.ny)) + tessellation.largest_radius
-    candidates = tessellation.near(skycell_center(skycell), reach)
+    boxes = ndimage.find_objects(footprint.owner + 1)
+    nearby = _near(footprint, tessellation, reach)
+    centers = np.array([skycell_center(other) for other in nearby])
+    survey = nearby, centers, frozenset(footprint.skycells), tessellation
+    return {
+        skycell.name: _covering(skycell, _owned_outline(tansip, footprint, index, box, skycell), reach, survey)
+        for index, (skycell, box) in enumerate(zip(footprint.skycells, boxes, strict=True))
+    }
+
+
+def _near(footprint, tessellation, reach):
+    """Return all skycells with images within reach of those of a footprint."""
+    centers = np.array([skycell_center(skycell) for skycell in footprint.skycells])
+    middle = centers.sum(axis=0)
+    middle /= np.linalg.norm(middle)
+    farthest = math.degrees(math.acos(min(1.0, float((centers @ middle).min()))))
+    largest = 2 * tessellation.largest_radius + reach * NATIVE_DEGREES
+    return tessellation.near(middle, farthest + largest)
+
+
+def _owned_outline(tansip, footprint, index, box, skycell):
+    """Return the convex hull of the centers of the pixels that a skycell owns, in its native px."""
+    rows, columns = np.nonzero(footprint.owner[box] == index)
+    ends = np.flatnonzero(np.diff(rows, prepend=-1, append=-1))
+    ends = np.unique(np.concatenate([ends[:-1], ends[1:] - 1]))  # first and last pixel of each row
+    x = columns[ends] + box[1].start + footprint.region.x0
+    y = rows[ends] + box[0].start + footprint.region.y0
+    seen = pixel_to_vector(tansip, x.astype(float), y.astype(float)) @ vector_to_skycell(skycell).T
+    return shapely.MultiPoint(seen[:, :2] / seen[:, 2:]).convex_hull
+
+
+def _covering(skycell, outline, reach, survey):
+    nearby, centers, owners, tessellation = survey
+    missing = outline.buffer(reach).difference(shapely.box(-0.5, -0.5, skycell.nx - 0.5, skycell.ny - 0.5))
+    if missing.area < SLIVER:
+        return ()
+    largest = 2 * tessellation.largest_radius + reach * NATIVE_DEGREES
+    close = np.flatnonzero(centers @ skycell_center(skycell) >= math.cos(math.radians(largest)))
     to_pixel = vector_to_skycell(skycell)
-    return [
-        other
-        for other in candidates
-        # Straight lines remain straight from one gnomonic plane to another, so the corners suffice.
-        if other.name != skycell.name and frame.intersects(shapely.Polygon(_corners_seen_from(to_pixel, other)))
-    ]
+    # Straight lines remain straight from one gnomonic plane to another, so the corners suffice.
+    images = {
+        nearby[n]: shapely.Polygon(_corners_seen_from(to_pixel, nearby[n]))
+        for n in close
+        if nearby[n].name != skycell.name
+    }
+    chosen = []
+    while images and missing.area >= SLIVER:
+        gains = {
+            other: (other in owners, other.projection == skycell.projection, image.intersection(missing).area)
+            for other, image in images.items()
+        }
+        images = {other: image for other, image in images.items() if gains[other][2] >= SLIVER}
+        if not images:
+            break
+        best = max(images, key=lambda other: gains[other])
+        missing = missing.difference(images.pop(best))
+        chosen.append(best)
+    return tuple(sorted(chosen, key=lambda other: (other.projection != skycell.projection, other.name)))
 
 
 def _corners_seen_from(to_pixel, other):

@@ -45,7 +45,7 @@ class _Blurring(_OnFFI, ConvolutionMixin, OverwriteMixin):
 
     def blur(self):
         """Return the `convolve.TemplatePsf` that is asked for."""
-        return chain.convolve.TemplatePsf.from_settings(syndiff(), self.psf_sigma, self.plan())
+        return chain.convolve.TemplatePsf.from_settings(syndiff(), self.psf_sigma, self.plan(), self.wide)
 
     def reference(self):
         """Return the `Plan` of the FFI whose blurred skycells are shared, which is the FFI's own as a rule."""
@@ -58,6 +58,8 @@ class _Blurring(_OnFFI, ConvolutionMixin, OverwriteMixin):
 
 class Convolve(_Blurring):
     """The skycells under an FFI, blurred to the point spread function of the template."""
+
+    wide = luigi.BoolParameter(description="frames wide enough for offsets of up to 1.5 TESS px")
 
     def requires(self):
         """Return the combined skycells, those of the frame's neighbours too where the blur is wide.
@@ -83,19 +85,19 @@ class Convolve(_Blurring):
         combined = {name: combined_target(root, name, recipe, *requests) for name in blur.skycells(plan)}
         return {
             skycell.name: WholeTarget(
-                paths.convolved(root, plan.ccd, skycell.name),
+                paths.convolved(root, plan.ccd, *names),
                 shaped_by | {"skycell": skycell.name},
-                {name: combined[name] for name in blur.made_of(plan, skycell)},
+                {name: combined[name] for name in names},
                 self.overwrite,
                 self.task_family,
             )
-            for skycell in plan.skycells
+            for skycell, names in ((skycell, blur.made_of(plan, skycell)) for skycell in plan.skycells)
         }
 
     def output(self):
         """Return the summary of the blurred skycells."""
         plan = self.plan()
-        path = paths.cell_metadata(syndiff().data_root, plan.ccd, plan.label, not self.reference_ffi)
+        path = paths.cell_metadata(syndiff().data_root, plan.ccd, plan.label, not self.reference_ffi, self.wide)
         settings = plan.settings() | self.shaped_by()
         return WholeTarget(path, settings, self.groups(), self.overwrite, self.task_family)
 
@@ -111,8 +113,9 @@ class Convolve(_Blurring):
         for skycell in plan.skycells:
             if not groups[skycell.name].exists():
                 with groups[skycell.name].writing() as draft:
+                    own = {name: combined[name] for name in blur.made_of(plan, skycell)}
                     blurred = chain.convolve.convolve(
-                        self.reference(), skycell, combined, blur, recipe.ignore, recipe.suspect
+                        self.reference(), skycell, own, blur, recipe.ignore, recipe.suspect
                     )
                     chain.convolve.write_convolved(draft.path, blurred)
                     draft.notes.update(combined[skycell.name].manifest()["notes"])
@@ -131,6 +134,14 @@ class Downsample(_Blurring, FolderMixin):
         "or auto:0.01 for the offsets of the FFIs in --ffi-dir, to within 0.01 px",
     )
     ffi_dir = luigi.Parameter(default="", description="for offsets auto: folder of the FFIs of this sector and CCD")
+
+    @property
+    def wide(self):
+        """Whether an offset, or one that may follow from the drift, needs wide frames."""
+        if isinstance(self.multi_offset_array, Auto):
+            return True
+        narrow = chain.convolve.TemplatePsf.from_settings(syndiff(), self.psf_sigma, self.plan())
+        return chain.downsample.beyond(self.plan(), narrow, self.multi_offset_array) is not None
 
     def convolve(self):
         """Return the task that blurs the skycells of this FFI."""
