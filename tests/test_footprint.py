@@ -160,7 +160,7 @@ def test_a_region_inside_a_skycell_needs_no_neighbor(middle):
 
 
 @pytest.mark.parametrize("reach", [300.0, 350.0, 900.0])
-def test_what_the_pixels_of_a_region_reach_is_covered_by_their_skycell_and_its_neighbors(reach):
+def test_a_skycell_and_its_neighbors_cover_what_its_pixels_reach(reach):
     region = Region(700, 650, 780, 740)
     found = footprint.footprint_of(TANSIP, region, SURVEY)
     added = footprint.frame_neighbors(TANSIP, found, SURVEY, reach)

@@ -292,12 +292,14 @@ def test_the_point_spread_function_is_that_of_the_settings(tiny_sky, luigi, made
 
 def test_an_offset_beyond_a_pixel_is_made_from_skycells_widened_by_their_neighbors(tiny_sky, luigi, made, finished):
     before = set((made / "convolved_results").rglob("skycell.*"))
-    path = again(luigi, tiny_sky, made, "--multi-offset-array", "1,0")
+    ended = luigi.run("Downsample", *tiny_sky.arguments(made, *PLAIN, "--multi-offset-array", "1,0"))
+    assert ended.code == 0, ended.tail
     added = set((made / "convolved_results").rglob("skycell.*")) - before
     assert {"_" in one.name for one in added if one.parent.suffix == ".zarr"} == {True}
     assert list((made / "convolved_results").rglob("cell_metadata_wide.json"))
     # A pixel further to the right, but for the scale that differs over the pixel by 1e-4.
-    plain, moved = planes(template_of(finished))["FLUX_SUM"], planes(path)["FLUX_SUM"]
+    plain, moved = planes(template_of(finished)), planes(template_of(made, "dx+1.0000_dy+0.0000"))
+    plain, moved = plain["FLUX_SUM"], moved["FLUX_SUM"]
     inner = np.s_[2:-2, 2:-3]
     np.testing.assert_allclose(moved[:, 1:][inner], plain[:, :-1][inner], atol=2e-3 * np.nanmax(plain))
 
