@@ -45,7 +45,7 @@ class _Blurring(_OnFFI, ConvolutionMixin, OverwriteMixin):
 
     def blur(self):
         """Return the `convolve.TemplatePsf` that is asked for."""
-        return chain.convolve.TemplatePsf.from_settings(syndiff(), self.psf_sigma, self.plan(), self.wide)
+        return chain.convolve.TemplatePsf.from_settings(syndiff(), self.psf_sigma, self.plan(), self.needs_wide())
 
     def reference(self):
         """Return the `Plan` of the FFI whose blurred skycells are shared, which is the FFI's own as a rule."""
@@ -60,6 +60,10 @@ class Convolve(_Blurring):
     """The skycells under an FFI, blurred to the point spread function of the template."""
 
     wide = luigi.BoolParameter(description="frames wide enough for offsets of up to 1.5 TESS px")
+
+    def needs_wide(self):
+        """Return whether frames are to be wide."""
+        return self.wide
 
     def requires(self):
         """Return the combined skycells, those of the frame's neighbours too where the blur is wide.
@@ -135,9 +139,8 @@ class Downsample(_Blurring, FolderMixin):
     )
     ffi_dir = luigi.Parameter(default="", description="for offsets auto: folder of the FFIs of this sector and CCD")
 
-    @property
-    def wide(self):
-        """Whether an offset, or one that may follow from the drift, needs wide frames."""
+    def needs_wide(self):
+        """Return whether an offset, or one that may follow from the drift, needs wide frames."""
         if isinstance(self.multi_offset_array, Auto):
             return True
         narrow = chain.convolve.TemplatePsf.from_settings(syndiff(), self.psf_sigma, self.plan())
@@ -145,7 +148,7 @@ class Downsample(_Blurring, FolderMixin):
 
     def convolve(self):
         """Return the task that blurs the skycells of this FFI."""
-        return self.derive(Convolve)
+        return self.derive(Convolve, wide=self.needs_wide())
 
     def requires(self):
         """Return the map and the blurred skycells.
