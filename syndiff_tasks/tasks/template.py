@@ -6,7 +6,7 @@ from pathlib import Path
 import luigi
 
 from syndiff_tasks import chain, paths
-from syndiff_tasks.config import Auto, Offsets, downloads_at_once, syndiff
+from syndiff_tasks.config import Auto, Offsets, Switch, downloads_at_once, syndiff
 from syndiff_tasks.targets import WholeTarget
 
 from .base import ConvolutionMixin, FolderMixin, OverwriteMixin, _OnFFI
@@ -59,7 +59,7 @@ class _Blurring(_OnFFI, ConvolutionMixin, OverwriteMixin):
 class Convolve(_Blurring):
     """The skycells under an FFI, blurred to the point spread function of the template."""
 
-    wide = luigi.BoolParameter(description="frames wide enough for offsets of up to 1.5 TESS px")
+    wide = Switch("wide", default=False, description="frames wide enough for offsets of up to 1.5 TESS px")
 
     def needs_wide(self):
         """Return whether frames are to be wide."""
