@@ -10,7 +10,7 @@ import real_data
 from astropy.io import fits
 from numpy.testing import assert_array_equal
 
-from syndiff_tasks.geometry.ffi import parse_ffi_name, science_region
+from syndiff_tasks.geometry.ffi import frame_origin, parse_ffi_name, science_region
 from syndiff_tasks.geometry.region import Region
 from syndiff_tasks.geometry.tansip import pixel_to_sky, tansip_from_header
 from syndiff_tasks.io import fits_in
@@ -73,17 +73,21 @@ def test_the_place_is_found_in_the_physical_wcs_of_any_image_column(tmp_path, co
     path, _ = write_tesscut(tmp_path, column=column)
     header = fits_in.read_ffi_header(path)
     assert [header["CRVAL1P"] - header["CRPIX1P"], header["CRVAL2P"] - header["CRPIX2P"]] == [1700, 750]
-    assert science_region(header, (10, 12)) == Region(0, 0, 12, 10)
+    assert science_region(frame_origin(header, (10, 12)), (10, 12)) == Region(0, 0, 12, 10)
 
 
 def test_science_pixels_of_a_file_at_the_edge_of_the_chip_exclude_collateral(tmp_path):
     path, _ = write_tesscut(tmp_path, origin=(38, 2043))
-    assert science_region(fits_in.read_ffi_header(path), (10, 12)) == Region(6, 0, 12, 5)
+    header = fits_in.read_ffi_header(path)
+    assert science_region(frame_origin(header, (10, 12)), (10, 12)) == Region(6, 0, 12, 5)
 
 
 def test_a_file_without_its_place_has_no_physical_coordinates(tmp_path):
     path, _ = write_tesscut(tmp_path, origin=None)
-    assert "CRVAL1P" not in fits_in.read_ffi_header(path)
+    header = fits_in.read_ffi_header(path)
+    assert "CRVAL1P" not in header
+    header["CRPIX1"], header["CRPIX2"] = 6.0, 5.0  # as whole as the shift of a cut-out of an FFI
+    assert frame_origin(header, (10, 12), parse_ffi_name(path)) is None
 
 
 def test_the_image_is_the_good_cadence_nearest_to_the_middle(tmp_path):

@@ -74,10 +74,12 @@ def _changed(path):
 def _refuse_two_sources(folder, ccd, paths):
     """Refuse to take SPOC and TICA FFIs for one series: their WCS of one exposure differ by some 0.15 px."""
     by_source = {parse_ffi_name(path).source: path for path in paths.values()}
-    if len(by_source) > 1:
+    tica = by_source.pop("tica", None)
+    if tica and by_source:
         raise ValueError(
-            f"--ffi-dir {folder}: FFIs of both SPOC and TICA for CCD {ccd}, such as {by_source['spoc']} and "
-            f"{by_source['tica']}; their WCS differ by some 0.15 px, so they are not one series: use two folders"
+            f"--ffi-dir {folder}: FFIs of both SPOC and TICA for CCD {ccd}, such as "
+            f"{next(iter(by_source.values()))} and {tica}; their WCS differ by some 0.15 px, so they are not one "
+            "series: use two folders"
         )
 
 

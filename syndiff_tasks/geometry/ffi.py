@@ -178,6 +178,8 @@ def _physical_origin(header):
 
 
 def _reference_pixels(header, name):
+    if name and name.source == "tesscut":
+        return []  # its CRPIX is a pixel of the cut-out
     if name.source == "tica" if name else "CAMNUM" in header:
         return [TICA_CRPIX]
     if name is None or name.sector == SECTOR_OF_MOVE:
