@@ -503,7 +503,7 @@ def test_a_template_holds_its_hdus_in_order_each_with_checksums_that_hold(tmp_pa
             assert_allclose(WCS(hdu.header).wcs.crpix, [1045, 1001])
             assert "BUNIT" in hdu.header and hdu.header.comments["EXTNAME"]
         assert hdus["FLUX_SUM"].header["BUNIT"] == "count/s" and hdus["FLUX_SUM"].header["ZEROPNT"] == 25.0
-        assert hdus["VARIANCE"].header["BUNIT"] == "(count/s)**2"
+        assert hdus["VARIANCE"].header["BUNIT"] == "count**2/s**2"
         assert hdus["DQ"].header["DQBIT07"] == "COLLATERAL"
         assert "DQ 1 NO_PS1: no PS1 image here" in hdus["DQ"].header["COMMENT"]
         assert hdus[0].header["SYNDIFF"] is True and hdus[0].header["PSF_SIGMA_OF_BLUR"] == 40.0

@@ -249,8 +249,10 @@ def test_the_template_tells_where_it_comes_from(plan, groups, tmp_path):
     assert (header["DX_SHIFT"], header["DY_SHIFT"], header["ROI"]) == (0.25, -0.5, ROI)
     assert (header["SECTOR"], header["CAMERA"], header["CCD"], header["NSKYCELL"]) == (20, 3, 3, 4)
     assert header["FFI"] == header["REFFFI"] == frame.NAME.removesuffix(".fits")
-    # DATE-OBS is barycentric: BARYCORR of 2.5e-3 d comes off.
-    assert header["MJD-OBS"] == pytest.approx(Time("2020-01-19T13:58:14", scale="utc").mjd - 2.5e-3, abs=1e-9)
+    # The header's date is barycentric, 216 s (BARYCORR) after the clock at the spacecraft.
+    assert header["MJD-OBS"] == pytest.approx(Time("2020-01-19T13:54:38", scale="utc").mjd, abs=1e-9)
+    dates = [header[key] for key in ("TIMESYS", "DATE-OBS", "DATE-END")]
+    assert dates == ["UTC", "2020-01-19T13:54:38.000", "2020-01-19T14:24:38.000"]
     assert (header["PSF"], header["PSFSIGMA"], header["BINNING"], header["WEIGHT_Z"]) == ("gauss", 40.0, 4, 0.283)
     assert skycells["PIXELS"].sum() == 36
 

@@ -78,15 +78,24 @@ def start(header):
 
     SPOC's DATE-OBS and TSTART are those of the barycenter, up to 500 s from the spacecraft's: BARYCORR comes off.
     """
-    for keyword in ("MJD-OBS", "MJD-BEG"):
+    return _time(header, ("MJD-OBS", "MJD-BEG"), "DATE-OBS", "STARTTJD")
+
+
+def end(header):
+    """Return the end of an exposure, as `start` its start."""
+    return _time(header, ("MJD-END",), "DATE-END", "ENDTJD")
+
+
+def _time(header, mjd_keywords, date_keyword, tjd_keyword):
+    for keyword in mjd_keywords:
         if keyword in header:
             return float(header[keyword])
-    if "DATE-OBS" in header:
-        stated = Time(str(header["DATE-OBS"]).removesuffix("Z"), format="isot", scale="utc").mjd
+    if date_keyword in header:
+        stated = Time(str(header[date_keyword]).removesuffix("Z"), format="isot", scale="utc").mjd
         correction = header_number(header, "BARYCORR")
         return float(stated) - (0.0 if math.isnan(correction) else correction)
     # TICA's; TESS Julian Date 0 is JD 2457000.
-    return float(header["STARTTJD"]) + 56999.5 if "STARTTJD" in header else math.nan
+    return float(header[tjd_keyword]) + 56999.5 if tjd_keyword in header else math.nan
 
 
 def by_time(frames):

@@ -21,6 +21,7 @@ from syndiff_tasks.geometry import mapping
 from syndiff_tasks.geometry.ffi import FFIName, check_detector, frame_origin, parse_ffi_name, science_region
 from syndiff_tasks.geometry.region import Region, check_region, parse_region
 from syndiff_tasks.geometry.rings import rings_v3
+from syndiff_tasks.geometry.sip_inverse import inverse_keywords
 from syndiff_tasks.geometry.skycell import skycell_keywords
 from syndiff_tasks.geometry.skycell_table import tessellation_from_table
 from syndiff_tasks.geometry.tansip import (
@@ -35,7 +36,7 @@ from syndiff_tasks.geometry.tansip import (
 from syndiff_tasks.geometry.tessellation import Tessellation
 from syndiff_tasks.io import fits_in, products
 
-from .frame_header import start
+from .frame_header import end, start
 
 logger = logging.getLogger("luigi-interface")
 
@@ -52,6 +53,7 @@ class Plan(NamedTuple):
     path: str
     ccd: FFIName
     mjd: float
+    mjd_end: float
     shape: tuple
     origin: tuple | None
     science: Region
@@ -157,7 +159,7 @@ def _plan(path, _state, roi, target, size, catalogue, cells):
         origin = frame_origin(header, shape, ccd)
         science = science_region(origin, shape)
         tansip = tansip_from_header(header, science)
-        mjd = start(header)
+        mjd, mjd_end = start(header), end(header)
     except fits.VerifyError as error:
         raise ValueError(f"{path}: the header is damaged ({error}); fetch the file again") from error
     except ValueError as error:
@@ -186,7 +188,7 @@ def _plan(path, _state, roi, target, size, catalogue, cells):
     label = roi_label(",".join(map(str, region))) if roi or target else ""
     made_of = _catalogue_name(catalogue)
     place = (shape, origin, science, tansip, region, around, label)
-    return Plan(path, ccd, mjd, *place, skycells, footprint_of, cells, made_of)
+    return Plan(path, ccd, mjd, mjd_end, *place, skycells, footprint_of, cells, made_of)
 
 
 def reference_of(plan_, reference_ffi, catalogue=""):
@@ -301,7 +303,8 @@ def write_map(plan, name, path):
     if name == "list":
         footprints.skycell_rows(plan.footprint).to_csv(path, index=False)
     elif name == "pixels":
-        cards = tansip_keywords(cropped(plan.tansip, plan.region.x0, plan.region.y0))
+        tansip = cropped(plan.tansip, plan.region.x0, plan.region.y0)
+        cards = tansip_keywords(tansip) | inverse_keywords(tansip, plan.region.shape)
         products.write_master_map(path, plan.footprint.owner, cards, footprints.skycell_rows(plan.footprint))
     else:
         skycell = plan.skycell(name)

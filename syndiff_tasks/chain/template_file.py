@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from astropy.time import Time
 
 from syndiff_tasks import __version__
 from syndiff_tasks.geometry import footprint as footprints
 from syndiff_tasks.geometry.ffi import parse_ffi_name
+from syndiff_tasks.geometry.sip_inverse import inverse_keywords
 from syndiff_tasks.geometry.tansip import shifted, tansip_keywords
 from syndiff_tasks.io import products
 from syndiff_tasks.pixels import mask, photometry, template
@@ -49,7 +51,8 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
         "SKYCELLS": skycells_table(plan, groups, described.settings["weights"]),
         "STARS": stars_table(plan, groups),
     }
-    wcs_cards = tansip_keywords(shifted(frame.tansip, *fine))
+    tansip = shifted(frame.tansip, *fine)
+    wcs_cards = tansip_keywords(tansip) | inverse_keywords(tansip, frame.owner.shape)
     unit, zero_point = photometry.UNITS[described.units]
     covered = float(np.isfinite(judged.flux[frame.science]).mean())
     products.write_template(
@@ -93,7 +96,7 @@ def _provenance(plan, offset, described):
         "SECTOR": (plan.ccd.sector, "TESS sector, from the file name"),
         "CAMERA": (plan.ccd.camera, "TESS camera"),
         "CCD": (plan.ccd.ccd, "TESS CCD"),
-        "MJD-OBS": (plan.mjd, "[d] start of the FFI (UTC)"),
+        **_time_cards(plan.mjd, plan.mjd_end),
         **_target_cards(plan.target),
         "DX_SHIFT": (offset[0], "[TESS px] stars are moved to larger x by this"),
         "DY_SHIFT": (offset[1], "[TESS px] stars are moved to larger y by this"),
@@ -115,6 +118,18 @@ def _provenance(plan, offset, described):
     }
 
 
+def _time_cards(begin, end):
+    """Return the header cards of the FFI's exposure, MJD [d] in UTC; NaN where its header has no time."""
+    cards = {
+        "TIMESYS": ("UTC", "time scale of the dates, at the spacecraft"),
+        "MJD-OBS": (begin, "[d] start of the FFI"),
+    }
+    for keyword, mjd, meaning in (("DATE-OBS", begin, "start of the FFI"), ("DATE-END", end, "end of the FFI")):
+        if math.isfinite(mjd):
+            cards[keyword] = (Time(mjd, format="mjd", scale="utc").isot, meaning)
+    return cards
+
+
 def _target_cards(target):
     """Return the header cards of the target around which a region was chosen, none for a region or a whole FFI."""
     if target is None:
@@ -125,15 +140,54 @@ def _target_cards(target):
     }
 
 
+_SKYCELL_COLUMNS = {
+    "NAME": ("", "PS1 skycell"),
+    "PROJECTION": ("", "PS1 projection cell"),
+    "BANDS": ("", "PS1 bands with image, variance and mask"),
+    "PIXELS": ("pixel", "TESS pixels that the skycell owns here"),
+}
+_PLACES = {"CENTRE": "center", **{f"CORNER{n}": f"corner {n} of the image" for n in (1, 2, 3, 4)}}
+_STAR_COLUMNS = {
+    "SOURCE_ID": ("", "identifier in the star catalog"),
+    "RA": ("deg", "RA in the skycell, ICRS"),
+    "DEC": ("deg", "DEC in the skycell, ICRS"),
+    "TMAG": ("mag", "TESS magnitude"),
+    "FLUX": ("count/s", "flux added to lost pixels, or subtracted (negative)"),
+    "TOTAL": ("count/s", "flux of the whole star"),
+    "HOW": ("", "psf or catalog: source of the added flux; removed"),
+    "SKYCELL": ("", "PS1 skycell on which the star was repaired"),
+}
+
+
+def _described(table, columns):
+    """Give the columns of a table their units and meanings, for `products.write_template`."""
+    table.attrs["units"] = {name: unit for name, (unit, _) in columns.items() if unit}
+    table.attrs["meanings"] = {name: meaning for name, (_, meaning) in columns.items()}
+    return table
+
+
 def skycells_table(plan, groups, bands_wanted):
     """Return the SKYCELLS table of a template: what each skycell is made of, and what it gave."""
     given = np.bincount(plan.footprint.owner[plan.footprint.owner >= 0], minlength=len(plan.skycells))
-    return pd.DataFrame(
+    table = pd.DataFrame(
         [
             _skycell_row(skycell, groups[skycell.name].manifest()["notes"], bands_wanted) | {"PIXELS": int(pixels)}
             for skycell, pixels in zip(plan.skycells, given, strict=True)
         ]
     )
+    columns = {name: _SKYCELL_COLUMNS[name] for name in ("NAME", "PROJECTION", "BANDS", "PIXELS")}
+    for place, meaning in _PLACES.items():
+        columns |= {f"{axis}_{place}": ("deg", f"{axis} of the {meaning}, ICRS") for axis in ("RA", "DEC")}
+    for band in bands_wanted:
+        columns |= {
+            f"EXPTIME_{band}": ("s", f"exposure time of the {band} stack; NaN if missing"),
+            f"ZEROPT_{band}": ("mag", f"AB magnitude of 1 count/s of the {band} stack; NaN if missing"),
+        }
+        columns |= {
+            f"SHA256_{band}_{kind}": ("", f"SHA-256 of the {band} {kind} file; empty if missing")
+            for kind in stack_files.KINDS
+        }
+    return _described(table, columns)
 
 
 def _skycell_row(skycell, notes, bands_wanted):
@@ -141,7 +195,7 @@ def _skycell_row(skycell, notes, bands_wanted):
     have = [band for band in bands_wanted if all(f"{band}_{kind}" in files for kind in stack_files.KINDS)]
     row = {"NAME": skycell.name, "PROJECTION": skycell.projection, "BANDS": "".join(have)}
     ra, dec = footprints.corners(skycell)
-    for place, one_ra, one_dec in zip(("CENTRE", "CORNER1", "CORNER2", "CORNER3", "CORNER4"), ra, dec, strict=True):
+    for place, one_ra, one_dec in zip(_PLACES, ra, dec, strict=True):
         row |= {f"RA_{place}": float(one_ra), f"DEC_{place}": float(one_dec)}
     for band in bands_wanted:
         of_band = numbers.get(f"{band}_image", {})
@@ -164,6 +218,5 @@ def seconds_of(groups):
 
 def stars_table(plan, groups):
     """Return the STARS table of a template: what was repaired or removed on it."""
-    return star_catalog.on_template(
-        plan, [row for group in groups.values() for row in group.manifest()["notes"]["stars"]]
-    )
+    rows = [row for group in groups.values() for row in group.manifest()["notes"]["stars"]]
+    return _described(star_catalog.on_template(plan, rows), _STAR_COLUMNS)

@@ -43,7 +43,7 @@ def _set(header, cards):
 def _table_hdu(name, table):
     """Make a table HDU from a DataFrame or an astropy Table; columns of objects become text."""
     if not isinstance(table, Table):
-        units = table.attrs.get("units", {})
+        units, meanings = table.attrs.get("units", {}), table.attrs.get("meanings", {})
         columns = {}
         for column in table.columns:
             values = table[column].to_numpy()
@@ -53,8 +53,14 @@ def _table_hdu(name, table):
         table = Table(columns)
         for column, unit in units.items():
             table[column].unit = unit
+        for column, meaning in meanings.items():
+            table[column].description = meaning
     hdu = fits.table_to_hdu(table)
     hdu.name = name
+    for number, column in enumerate(table.columns.values(), start=1):
+        if column.description:
+            # Not in the Standard, but what TOPCAT and STILTS write and read.
+            hdu.header.set(f"TCOMM{number}", column.description, after=f"TFORM{number}")
     return hdu
 
 
@@ -81,10 +87,10 @@ def write_template(path, primary, planes, wcs_cards, tables, *, unit, zero_point
     wcs_cards : Mapping
         WCS of the template's own pixels, put into each image.
     tables : Mapping
-        Name of each table HDU and its pandas DataFrame (units of columns from ``frame.attrs["units"]``) or astropy
-        Table, in their order; a table may be empty.
+        Name of each table HDU and its pandas DataFrame (units and meanings of its columns from ``frame.attrs["units"]``
+        and ``frame.attrs["meanings"]``, by column) or astropy Table, in their order; a table may be empty.
     unit : str
-        BUNIT of FLUX_SUM, e.g. ``"count/s"``; that of VARIANCE is its square.
+        BUNIT of FLUX_SUM, e.g. ``"count/s"``; that of VARIANCE is its square, ``"count**2/s**2"``.
     zero_point : float
         AB magnitude of one `unit`.
     dq_bits : Mapping
@@ -100,13 +106,15 @@ def write_template(path, primary, planes, wcs_cards, tables, *, unit, zero_point
         raise ValueError(f"{path}: a template needs the planes {', '.join(PLANES)} of one shape, got {shapes}")
     hdus = [fits.PrimaryHDU()]
     _set(hdus[0].header, primary)
-    units = {"FLUX_SUM": unit, "VARIANCE": f"({unit})**2", "COUNT": "pixel", "MASKED": "pixel"}
+    squared = "/".join(f"{part}**2" for part in unit.split("/"))
+    units = {"FLUX_SUM": unit, "VARIANCE": squared, "COUNT": "pixel", "MASKED": "pixel"}
     for name, (dtype, meaning) in PLANES.items():
         hdu = fits.ImageHDU(np.asarray(planes[name], dtype=dtype), name=name)
         hdu.header["EXTNAME"] = (name, meaning)
         hdu.header["BUNIT"] = (units.get(name, ""), "unit of the pixel values")
         _set(hdu.header, wcs_cards)
         hdus.append(hdu)
+    hdus[2].header["UTYPE"] = ("VarianceUncertainty", "how astropy's CCDData reads this plane")
     hdus[1].header["ZEROPNT"] = (zero_point, "[mag] AB magnitude of one BUNIT")
     hdus[1].header["BLANKVAL"] = ("NaN", "value where COVERAGE is below the minimum")
     for name, (value, meaning) in dq_bits.items():
