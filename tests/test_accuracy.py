@@ -448,7 +448,7 @@ def test_the_order_of_skycells_and_offsets_changes_no_bit_of_the_template(juncti
     found = plan.footprint
     last = len(found.skycells) - 1
     back = found._replace(owner=last - found.owner, skycells=found.skycells[::-1])
-    turned = plan._replace(skycells=back.skycells, lay=lambda: back)
+    turned = plan._replace(skycells=back.skycells, footprint_of=lambda: back)
     other = downsample.integrate(turned, downsample.pixel_grid(turned, 1), groups, OFFSETS, 1, quiet())
     for ways in zip(together, reverse, alone, other, strict=True):
         for planes in zip(*ways, strict=True):

@@ -213,11 +213,11 @@ def test_a_star_is_in_place_at_ra_zero_at_the_pole_and_in_projections_below_1000
         (NOT_PLANNED, "roi", "2100,2000,2200,2100", "region 2100,2000,2200,2100 is not inside the FFI"),
         (NOT_PLANNED, "roi", "1,2,3", "region '1,2,3' is not x0,y0,x1,y1"),
         (NOT_PLANNED, "roi", "", "--roi '': the value is empty; give one, or leave the option out"),
-        (NOT_PLANNED, "target", "here", "--target 'here'"),
+        (UNREADABLE, "target", "210.8", "--target '210.8': this is not a position"),
         (NOT_PLANNED, "multi_offset_array", "", "--multi-offset-array '': the value is empty"),
         (UNREADABLE, "size", "wide", "size: 'wide' is not a whole number"),
         (UNREADABLE, "multi_offset_array", "0,0,1", "multi_offset_array: '0,0,1' has 3 numbers"),
-        (UNREADABLE, "multi_offset_array", "nan,0", "multi_offset_array: 'nan,0' holds a number that is not finite"),
+        (UNREADABLE, "multi_offset_array", "nan,0", "multi_offset_array: 'nan,0' has a number that is not finite"),
         (UNREADABLE, "multi_offset_array", ",", "multi_offset_array: '' is not a number"),
         (UNREADABLE, "multi_offset_array", "0;0", "multi_offset_array: '0;0' is not a number"),
         (NOT_PLANNED, "multi_offset_array", "9,0", "offset (9.0, 0.0) TESS px reaches beyond the sky"),
@@ -231,7 +231,7 @@ def test_a_star_is_in_place_at_ra_zero_at_the_pole_and_in_projections_below_1000
         (UNREADABLE, "psf_sigma", "-1", "psf_sigma: -1 is not within 0 to 400"),
         (UNREADABLE, "psf_sigma", "1e9", "psf_sigma: 1e9 is not within 0 to 400"),
         (NOT_PLANNED, "psf_sigma", "0", "psf_sigma: 0.0 gives no Gaussian"),
-        (NOT_PLANNED, "syndiff_units", "electron", "units: 'electron' is none of counts, electrons"),
+        (UNREADABLE, "syndiff_units", "electron", "units: 'electron' is not one of counts, electrons"),
     ],
 )
 def test_what_cannot_be_asked_for_is_named_with_its_value_and_nothing_is_made(
@@ -266,7 +266,7 @@ def binary(rows, trap):
     "make, told",
     [
         (no_column, "the skycell catalog has no column CRVAL2; it needs NAME"),
-        (hostile_cell, "which is not a finite number; correct the cell"),
+        (hostile_cell, "which is not a finite number; correct it"),
         (no_rows, "No columns to parse from file"),
         (binary, "codec can't decode"),
     ],
