@@ -101,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
             return None
         if answer.if_range and self.headers.get("If-Range") not in (None, etag_of(body), LAST_MODIFIED):
             return None
-        return int(wanted.removeprefix("bytes=").removesuffix("-")) + answer.shift
+        return int(wanted.removeprefix("bytes=").partition("-")[0]) + answer.shift
 
     def send_body(self, answer, body):
         whole = memoryview(body)[: answer.sent]
@@ -119,7 +119,8 @@ class Handler(BaseHTTPRequestHandler):
         elif answer.end == "drip":
             for number in range(len(body) - len(whole)):
                 self.server.dripped += 1
-                self.wfile.write(bytes(body[len(whole) + number : len(whole) + number + 1]))
+                drop = bytes(body[len(whole) + number : len(whole) + number + 1])
+                self.wfile.write(b"1\r\n" + drop + b"\r\n" if answer.chunked else drop)
                 self.wfile.flush()
                 if self.server.closing.wait(0.02):
                     return

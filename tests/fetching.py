@@ -47,7 +47,9 @@ def fetch(path, bases, folder, policy, read):
 
 def leftovers(folder):
     """List what is in the folder besides finished files: temporaries above all."""
-    return sorted(path.name for path in Path(folder).iterdir() if not path.name.startswith(("rings.v3", ".pause+")))
+    return sorted(
+        path.name for path in Path(folder).iterdir() if not path.name.startswith(("rings.v3", ".pause+", ".proven+"))
+    )
 
 
 def ranges_asked(server):

@@ -1,5 +1,7 @@
+import contextlib
 import hashlib
 import os
+import socket
 import threading
 import time
 import tracemalloc
@@ -10,7 +12,7 @@ import pytest
 from bad_server import HTML, LAST_MODIFIED, XML, Answer, etag_of, status
 from fetching import BODY, FILES, NAME, PATH, QUICK, fetch, keyed, leftovers, ranges_asked, sealed, unseal
 
-from syndiff_tasks.io import archive, transfer
+from syndiff_tasks.io import archive
 from syndiff_tasks.io.archive import ArchiveUnavailable
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -142,11 +144,34 @@ def test_a_server_that_stays_bad_is_given_up_after_a_bounded_number_of_tries(ser
     assert set(leftovers(tmp_path)) <= {"quarantine"}
 
 
-def test_a_transfer_that_only_drips_is_broken_off(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(transfer, "PIECE", 64)
-    server.put(PATH, BODY, always=Answer(sent=3000, end="drip"))
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_transfer_that_only_drips_is_broken_off(server, tmp_path, chunked):
+    server.put(PATH, BODY, always=Answer(sent=3000, end="drip", chunked=chunked))
     with pytest.raises(ArchiveUnavailable, match="bytes/s arrived"):
         fetch(PATH, [server.url], tmp_path, QUICK._replace(tries=1, slowest=1e5, read_timeout=0.05), unseal)
+    assert server.dripped < 1000
+
+
+def test_an_answer_whose_head_only_drips_is_broken_off(server, tmp_path):
+    closing = threading.Event()
+
+    def drip(listening):
+        connection, _ = listening.accept()
+        with contextlib.suppress(OSError), connection:
+            connection.recv(1 << 16)
+            for letter in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"a" * 2000:
+                connection.send(bytes([letter]))
+                if closing.wait(0.02):
+                    return
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=drip, args=(listening,), daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(ArchiveUnavailable, match="bytes/s arrived"):
+            fetch(PATH, [url], tmp_path, QUICK._replace(tries=1, slowest=1e5, read_timeout=0.05), unseal)
+        closing.set()
+        thread.join()
 
 
 def test_memory_stays_small_however_long_the_file(server, tmp_path):
@@ -281,8 +306,7 @@ def test_closing_half_way_ends_the_thread_and_leaves_no_temporary(server, tmp_pa
     assert reader_threads() == []
 
 
-def test_closing_does_not_wait_for_the_end_of_a_long_transfer(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(transfer, "PIECE", 10)
+def test_closing_does_not_wait_for_the_end_of_a_long_transfer(server, tmp_path):
     server.put(FILES["r_image"], BODY)
     server.put(FILES["i_image"], BODY, Answer(sent=len(BODY) - 300, end="drip"))
     came = archive.fetch_all(FILES, [server.url], tmp_path, QUICK, keyed(unseal))

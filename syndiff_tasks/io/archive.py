@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from syndiff_tasks.io.disk import quarantine, temporary_file
+from syndiff_tasks.io.mirror_proof import KNOWN_FILE, is_proven, record_proof
 from syndiff_tasks.io.retries import RetryPolicy, await_turn, pause_everyone, pause_file, wait, wait_after
 from syndiff_tasks.io.stack_header import NoFlux
 from syndiff_tasks.io.transfer import Absent, Part, Refusal, TryFailed, copy, get
@@ -31,6 +32,10 @@ KINDS = {"image": "", "mask": ".mask", "wt": ".wt", "num": ".num", "exp": ".exp"
 
 class ArchiveUnavailable(RuntimeError):
     """No mirror delivered the whole file this time; the message names the URLs and their last errors."""
+
+
+class UnprovenArchive(RuntimeError):
+    """Files are absent from a base that never gave any; the message names it: its address may be wrong."""
 
 
 class Unusable(NamedTuple):
@@ -175,13 +180,17 @@ def fetch_all(
     ------
     ArchiveUnavailable
         If no mirror delivers a file now; the files yielded before remain valid.
+    UnprovenArchive
+        At the end, if a file was absent from a base that has not given any file yet, nor gives one that is known to
+        exist: do not record the absence.
     OSError
         If the disk is full or not writable; nothing is left behind.
     """
     if not files:
         return
     stop, folder, bases = threading.Event(), Path(folder), tuple(bases)
-    bodies = {key: _bodies(path, bases, folder, policy, stop) for key, path in files.items()}
+    denying = {}  # base to a file that it has not, where no mirror has it
+    bodies = {key: _bodies(path, bases, folder, policy, stop, denying) for key, path in files.items()}
     keys = list(bodies)
     reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="archive")
     try:
@@ -193,11 +202,14 @@ def fetch_all(
             while isinstance(file, Part):
                 body = file
                 file = _accepted(body, functools.partial(read, key))
+                if not body.refusal or body.refusal.no_flux:
+                    record_proof(folder, body.base)
                 if body.refusal:
                     # After the file that is under way, on the same connection.
                     file = reader.submit(next, bodies[key], None).result()
             yield key, file
             bodies[key].close()
+        _demand_proof(denying, folder, policy)
     finally:
         stop.set()
         reader.shutdown(wait=True, cancel_futures=True)
@@ -206,6 +218,18 @@ def fetch_all(
             while unfinished.gi_running:
                 time.sleep(0.01)
             unfinished.close()
+
+
+def _demand_proof(denying, folder, policy):
+    """Raise if a base that lacks files may not be an archive of PS1 stack files at all."""
+    for base, path in denying.items():
+        if not is_proven(base, source_of(base, KNOWN_FILE), folder, policy):
+            raise UnprovenArchive(
+                f"{source_of(base, path)} does not exist, and {base} has not given any file yet, not even"
+                f" {KNOWN_FILE.rpartition('/')[2]}, which PS1 has: is the address wrong? Correct or remove it in"
+                " `archive` in the [syndiff] section of luigi.cfg (--syndiff-archive). If it holds a part of PS1 only,"
+                " first download a skycell that it has"
+            )
 
 
 def _accepted(body, read):
@@ -233,11 +257,12 @@ class _MirrorFailed(Exception):
         self.url, self.unreached, self.useless = url, last.unreached, last.useless
 
 
-def _bodies(path, bases, folder, policy, stop):
+def _bodies(path, bases, folder, policy, stop, denying):
     """Yield whole bodies of one file, one after another as long as the caller sets `refusal` and asks for the next.
 
-    Ends where no mirror has the file, yields `Unusable` where no mirror has it with flux, and raises
-    `ArchiveUnavailable` where no mirror gives it now. The body's file is deleted when the generator ends.
+    Ends where no mirror has the file, and enters the mirrors into `denying`; yields `Unusable` where no mirror has it
+    with flux, and raises `ArchiveUnavailable` where no mirror gives it now. The body's file is deleted when the
+    generator ends.
     """
     name = path.rpartition("/")[2]
     sources = [source_of(base, path) for base in bases]
@@ -249,6 +274,7 @@ def _bodies(path, bases, folder, policy, stop):
     try:
         for source, base in zip(sources, bases, strict=True):
             part.clear()
+            part.base = base
             part.url = source.absolute().as_uri() if isinstance(source, Path) else source
             root = Path(base).expanduser() / path.partition("/")[0] if isinstance(source, Path) else None
             transfer = functools.partial(copy, source, root) if root else get
@@ -258,6 +284,7 @@ def _bodies(path, bases, folder, policy, stop):
                 except _MirrorFailed as failure:
                     failures.append(failure)
         if not failures:
+            denying.update(dict.fromkeys(bases, path))
             return
         reason = f"{name} could not be fetched: {'; '.join(map(str, failures))}"
         if suspect.exists():

@@ -3,7 +3,9 @@
 import email.utils
 import functools
 import hashlib
+import http.client
 import importlib.metadata
+import io
 import logging
 import os
 import re
@@ -21,7 +23,7 @@ from syndiff_tasks.io.retries import Stopped, seconds_to_wait
 
 logger = logging.getLogger(__name__)
 
-PIECE = 1 << 20  # bytes read, hashed and written at a time
+PIECE = 1 << 16  # bytes read, hashed and written at a time, at most
 
 FITS_MAGIC = b"SIMPLE  ="  # FITS standard 4.0, 4.4.1.1: the first keyword of every file
 FITS_RECORD = 2880  # bytes; the shortest FITS file is one record
@@ -43,6 +45,7 @@ class Part:
 
     path: Path
     url: str = ""
+    base: str = ""
     size: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
     total: int | None = None
@@ -53,7 +56,7 @@ class Part:
     refusal: Refusal | None = None
 
     def clear(self) -> None:
-        """Reset everything except path and URL; the next writer truncates the file."""
+        """Reset everything except path, URL and base; the next writer truncates the file."""
         self.size, self.digest, self.total = 0, hashlib.sha256(), None
         self.etag = self.last_modified = None
         self.resumable = self.resumed = False
@@ -94,20 +97,17 @@ def copy(source, root, part, policy, stop):
         status = os.fstat(original.fileno())
         part.total = status.st_size
         part.last_modified = email.utils.formatdate(status.st_mtime, usegmt=True)
-        _append(part, iter(functools.partial(original.read, PIECE), b""), policy, stop)
+        _append(part, iter(functools.partial(original.read, PIECE), b""), stop)
 
 
 def get(part, policy, stop):
     """Send one request and append its body to the part."""
     try:
-        with session(os.getpid(), policy.contact).get(
-            part.url,
-            headers=_range_headers(part),
-            stream=True,
-            timeout=(policy.connect_timeout, policy.read_timeout),
-        ) as response:
+        with _request(part.url, policy, _range_headers(part)) as response:
             _sort(response, part)
-            _append(part, response.raw.stream(PIECE, decode_content=False), policy, stop)
+            # What has arrived, not a whole piece: a slow transfer loses none of it and stops when it is asked to.
+            arrived = functools.partial(response.raw.read1, PIECE, decode_content=False)
+            _append(part, iter(arrived, b""), stop)
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         reason = getattr(error.args[0], "reason", None) if error.args else None
         unreached = isinstance(
@@ -124,17 +124,98 @@ def get(part, policy, stop):
         raise TryFailed(text, unreached=unreached) from error
 
 
+def begins_as_fits(url, policy):
+    """Return whether a URL gives the beginning of a FITS file."""
+    try:
+        with _request(url, policy, {"Range": f"bytes=0-{len(FITS_MAGIC) - 1}"}) as response:
+            head = response.raw.read(len(FITS_MAGIC), decode_content=False)
+            return response.status_code in (200, 206) and head == FITS_MAGIC
+    except (requests.RequestException, urllib3.exceptions.HTTPError):
+        return False
+
+
+def _request(url, policy, headers):
+    return session(os.getpid(), policy).get(
+        url, headers=headers, stream=True, timeout=(policy.connect_timeout, policy.read_timeout)
+    )
+
+
 @functools.cache
-def session(pid, contact):
+def session(pid, policy):
     """Return the session of this process; `pid` keeps a forked child from using the sockets of its parent."""
     session = requests.Session()
-    session.mount("http://", requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=1, max_retries=0))
-    session.mount("https://", requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=1, max_retries=0))
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter(policy))
     agent = f"syndiff_tasks/{importlib.metadata.version('syndiff_tasks')}"
-    session.headers["User-Agent"] = f"{agent} (+{contact})" if contact else agent
+    session.headers["User-Agent"] = f"{agent} (+{policy.contact})" if policy.contact else agent
     # Stacks are compressed already; a content encoding would prevent resuming and checks of the length.
     session.headers["Accept-Encoding"] = "identity"
     return session
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Connections on which every answer, head and body, must arrive at the policy's least speed.
+
+    The time-out of a socket is for each packet: a byte now and then would keep a transfer alive for ever.
+    """
+
+    def __init__(self, policy):
+        answer = functools.partial(_TimedResponse, policy)
+        self._pools = {
+            "http": _pool(urllib3.HTTPConnectionPool, answer),
+            "https": _pool(urllib3.HTTPSConnectionPool, answer),
+        }
+        super().__init__(pool_connections=4, pool_maxsize=1, max_retries=0)
+
+    def init_poolmanager(self, *arguments, **keywords):
+        super().init_poolmanager(*arguments, **keywords)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, *arguments, **keywords):
+        manager = super().proxy_manager_for(*arguments, **keywords)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+
+def _pool(pool, answer):
+    """Return a class of connection pools with this class of answers."""
+    connection = type("Connection", (pool.ConnectionCls,), {"response_class": staticmethod(answer)})
+    return type("Pool", (pool,), {"ConnectionCls": connection})
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    """An answer that is read through `_TimedSocket`."""
+
+    def __init__(self, policy, sock, *arguments, **keywords):
+        super().__init__(sock, *arguments, **keywords)
+        # What is buffered is nothing yet: the head is read later.
+        self.fp = io.BufferedReader(_TimedSocket(self.fp.detach(), policy))
+
+
+class _TimedSocket(io.RawIOBase):
+    """The bytes of one answer; raises TimeoutError once they have been too slow since the first of them."""
+
+    def __init__(self, raw, policy):
+        self._raw, self._policy = raw, policy
+        self._began, self._size = None, 0
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        count = self._raw.readinto(buffer)
+        now = time.monotonic()
+        self._began = now if self._began is None else self._began
+        self._size += count or 0
+        elapsed = now - self._began
+        if count and elapsed > self._policy.read_timeout and self._size < self._policy.slowest * elapsed:
+            raise TimeoutError(f"only {self._size / elapsed:.0f} bytes/s arrived")
+        return count
+
+    def close(self):
+        if not self.closed:
+            self._raw.close()
+        super().close()
 
 
 def _range_headers(part):
@@ -188,9 +269,9 @@ def _continue(response, part):
     part.resumed = True
 
 
-def _append(part, pieces, policy, stop):
-    """Write and hash a body; raise if it is not a FITS file, too slow or too short."""
-    began, before = time.monotonic(), part.size
+def _append(part, pieces, stop):
+    """Write and hash a body; raise if it is not a FITS file or too short."""
+    before = part.size
     head = b""
     with open(part.path, "ab" if part.size else "wb") as file:
         for piece in pieces:
@@ -202,9 +283,6 @@ def _append(part, pieces, policy, stop):
             file.write(piece)
             part.digest.update(piece)
             part.size += len(piece)
-            elapsed = time.monotonic() - began
-            if elapsed > policy.read_timeout and part.size - before < policy.slowest * elapsed:
-                raise TryFailed(f"only {(part.size - before) / elapsed:.0f} bytes/s arrived")
     if part.total is not None and part.size != part.total:
         raise TryFailed(f"{part.size} of {part.total} bytes arrived")
     if part.size < FITS_RECORD:

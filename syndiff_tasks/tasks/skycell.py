@@ -6,7 +6,7 @@ import luigi
 
 from syndiff_tasks import chain, failures, paths
 from syndiff_tasks.config import syndiff
-from syndiff_tasks.io.archive import ArchiveUnavailable
+from syndiff_tasks.io.archive import ArchiveUnavailable, UnprovenArchive
 from syndiff_tasks.manifest import restore, verify
 from syndiff_tasks.targets import WholeTarget
 
@@ -49,7 +49,7 @@ class DownloadSkycell(_Reporting, SkycellsMixin, OverwriteMixin):
             with target.writing(replace) as draft:
                 chain.stack_files.download(skycell, source, draft, progress, existing)
                 draft.record_time("download")
-        except ArchiveUnavailable as error:
+        except (ArchiveUnavailable, UnprovenArchive) as error:
             if unasked or not made:
                 raise
             logger.warning("%s: re-check failed; keeping the files already downloaded: %s", self.skycell, error)
