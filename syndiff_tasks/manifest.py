@@ -6,19 +6,20 @@ import hashlib
 import json
 import os
 import re
-import socket
 import uuid
 from pathlib import Path
 from typing import NamedTuple
 
 import xxhash
 
+from .io.liveness import owner
+
 MANIFEST = "manifest.json"
 
 # What `withdraw` makes of the manifest.
 WITHDRAWN = "manifest.withdrawn.json"
 
-TEMPORARY = re.compile(r"^\.tmp-(?P<pid>\d+)-[0-9a-f]{8}@(?P<host>[^@]+)@")
+TEMPORARY = re.compile(r"^\.tmp-[^@]+@(?P<owner>[^@]+)@")
 
 
 class ProductDamaged(ValueError):
@@ -43,7 +44,7 @@ class Fingerprint(NamedTuple):
 def temporary_path(final):
     """Return a hidden name beside `final`; the extensions stay last, since writers choose compression by them."""
     final = Path(final)
-    return final.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}@{socket.gethostname()}@{final.name}")
+    return final.with_name(f".tmp-{uuid.uuid4().hex[:8]}@{owner()}@{final.name}")
 
 
 def manifest_path(path):

@@ -7,14 +7,12 @@ manifest lies beside it. What failed is in the failure logs (`failures`).
 import csv
 import operator
 import os
-import socket
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 from . import paths
 from .failures import group_similar, read
-from .io.liveness import alive
+from .io.liveness import abandoned
 from .manifest import TEMPORARY, manifest_path
 
 STEPS = ("map", "download", "combine", "convolve", "template")
@@ -22,7 +20,8 @@ STEPS = ("map", "download", "combine", "convolve", "template")
 # Skycells of one kind have similar sizes: this many are measured, and the sum is marked as estimated.
 MEASURED = 3
 
-# A temporary of another host counts as running if it was touched within this time [s]: its process cannot be seen.
+# A temporary of another host or container, whose process cannot be seen, counts as running if it was modified within
+# this time [s].
 SECONDS_ALIVE = 3600.0
 
 
@@ -128,7 +127,6 @@ class _Looker:
 
     def __init__(self, root):
         self.seen = {}
-        self.here = socket.gethostname()
         self.failed = {}
         for failure in read(root):
             if failure.product:
@@ -149,18 +147,17 @@ class _Looker:
             for entry in entries:
                 if made_by := TEMPORARY.match(entry.name):
                     name = _without_neighbors(entry.name[made_by.end() :])
-                    (found.running if self._lives(made_by, entry) else found.died).add(name)
+                    (found.running if _is_written(made_by, entry) else found.died).add(name)
                 elif not entry.name.startswith("."):
                     found.done.add(_without_neighbors(entry.name))
         return found
 
-    def _lives(self, made_by, entry):
-        if made_by["host"] == self.here:
-            return alive(int(made_by["pid"]))
-        try:
-            return time.time() - entry.stat().st_mtime < SECONDS_ALIVE
-        except FileNotFoundError:
-            return False  # finished while we looked
+
+def _is_written(made_by, entry):
+    try:
+        return not abandoned(made_by["owner"], entry, SECONDS_ALIVE)
+    except FileNotFoundError:
+        return False  # finished in the meantime
 
 
 def _without_neighbors(name):

@@ -7,7 +7,6 @@ never taken for this one and a changed byte can be found.
 """
 
 import contextlib
-import datetime
 import errno
 import functools
 import json
@@ -21,7 +20,7 @@ from typing import NamedTuple
 import luigi
 
 from . import __version__
-from .io.liveness import alive
+from .io.liveness import abandoned
 from .manifest import (
     MANIFEST,
     TEMPORARY,
@@ -262,16 +261,14 @@ class WholeTarget(luigi.Target):
 def sweep(folder, seconds_old=86400.0):
     """Remove the temporary files and folders in `folder` that dead runs left behind.
 
-    Those of this host go when their process is gone; those of other hosts when nothing touched them for
-    `seconds_old`.
+    Those of processes that can be seen from here go when their process has ended; those of other hosts and containers
+    when they were not modified for `seconds_old`.
 
     Returns
     -------
     removed : list of str
         What was removed.
     """
-    here = socket.gethostname()
-    now = datetime.datetime.now().timestamp()
     removed = []
     for path in sorted(Path(folder).glob(".*")):
         made_by = TEMPORARY.match(path.name)
@@ -279,11 +276,7 @@ def sweep(folder, seconds_old=86400.0):
             continue
         # Its owner, or another sweeper, was first; or it is another user's, who will sweep it.
         with contextlib.suppress(FileNotFoundError, PermissionError):
-            if made_by["host"] == here:
-                dead = not alive(int(made_by["pid"]))
-            else:
-                dead = now - path.lstat().st_mtime > seconds_old
-            if dead:
+            if abandoned(made_by["owner"], path, seconds_old):
                 _remove(path)
                 removed.append(str(path))
     return removed

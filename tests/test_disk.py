@@ -1,20 +1,19 @@
 import os
-import socket
 import time
 
 import pytest
 from fetching import NAME
 
 from syndiff_tasks.io import disk
+from syndiff_tasks.io.liveness import owner
 
 
 def test_temporaries_of_other_hosts_are_swept_only_when_old(tmp_path):
-    names = [".fetching+elsewhere+1+0a+new.fits", ".fetching+elsewhere+1+0b+old.fits"]
-    names.append(f".fetching+{socket.gethostname()}+{os.getpid()}+0c+mine.fits")
+    names = [".fetching+elsewhere+0a+new.fits", ".fetching+elsewhere+0b+old.fits", f".fetching+{owner()}+0c+mine.fits"]
     for name in [*names, NAME]:
         (tmp_path / name).write_bytes(b"")
     eight_days_ago = time.time() - 8 * 86400
-    for name in (names[1], NAME):
+    for name in (*names[1:], NAME):
         os.utime(tmp_path / name, (eight_days_ago, eight_days_ago))
     assert disk.sweep(tmp_path, days=7) == [tmp_path / names[1]]
     assert {path.name for path in tmp_path.iterdir()} == {names[0], names[2], NAME}

@@ -23,6 +23,7 @@ from astropy.io import fits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from luigi.configuration import get_config
+from owners import DEAD
 from tiny_sky import (
     CELLS,
     CENTRE,
@@ -810,7 +811,7 @@ def test_two_users_of_one_group_use_add_to_and_replace_the_products_of_each_othe
         assert stat.S_IMODE(mode) == (0o2775 if stat.S_ISDIR(mode) else 0o664), path
     assert "Did not run any tasks" in luigi.run("Downsample", *arguments, user=other, **how).said
 
-    left = next(root.rglob(ONE.name)).with_name(f".tmp-99999999-abcdef01@{socket.gethostname()}@x")
+    left = next(root.rglob(ONE.name)).with_name(f".tmp-abcdef01@{DEAD}@x")
     (left / "deeper").mkdir(parents=True, mode=0o700)
     for path in (left / "deeper", left):
         os.chown(path, one.uid, OTHERS_GROUP)
@@ -862,10 +863,10 @@ def test_a_process_that_has_ended_is_dead_though_its_parent_has_not_noticed():
 def test_temporaries_of_dead_runs_are_swept_where_their_task_writes_again(tiny_sky, luigi, changed):
     files, root = changed
     dead = [
-        root / "ps1_skycells_zarr" / "incoming" / f".fetching+{os.uname().nodename}+99999999+abcdef01+a.fits",
-        root / "ps1_skycells_zarr" / "ps1_skycells.zarr" / "2611" / f".tmp-99999999-abcdef01@{os.uname().nodename}@x",
-        next(root.glob("combined_skycells_zarr/*/2611")) / f".tmp-99999999-abcdef01@{os.uname().nodename}@x",
-        next(root.rglob("convolved_images.zarr")) / f".tmp-99999999-abcdef01@{os.uname().nodename}@x",
+        root / "ps1_skycells_zarr" / "incoming" / f".fetching+{DEAD}+abcdef01+a.fits",
+        root / "ps1_skycells_zarr" / "ps1_skycells.zarr" / "2611" / f".tmp-abcdef01@{DEAD}@x",
+        next(root.glob("combined_skycells_zarr/*/2611")) / f".tmp-abcdef01@{DEAD}@x",
+        next(root.rglob("convolved_images.zarr")) / f".tmp-abcdef01@{DEAD}@x",
     ]
     for path in dead:
         path.parent.mkdir(exist_ok=True)

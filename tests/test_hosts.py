@@ -133,7 +133,11 @@ def drafts(root, process):
     """Return what the tasks of a worker are writing, by the final name."""
     children = {child.pid for child in psutil.Process(process.pid).children()}
     found = [(TEMPORARY.match(path.name), path) for path in root.rglob(".tmp-*@*")]
-    final = [path.with_name(path.name[made.end() :]) for made, path in found if made and int(made["pid"]) in children]
+    final = [
+        path.with_name(path.name[made.end() :])
+        for made, path in found
+        if made and int(made["owner"].partition("-")[0]) in children
+    ]
     return [path for path in final if not path.name.endswith(".manifest.json")]
 
 

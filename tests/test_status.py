@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from luigi import Event
+from owners import owned_by
 from tiny_sky import CELLS, PLAIN
 
 from syndiff_tasks import cli, failures, paths, status, tasks
@@ -55,7 +56,7 @@ def test_status_counts_each_product_once_without_reading_a_manifest(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     for pid, name in ((os.getpid(), NAMES[6]), (dead.pid, NAMES[7]), (os.getpid(), NAMES[0]), (dead.pid, NAMES[8])):
-        (folder / f".tmp-{pid}-0123abcd@{os.uname().nodename}@{name}").mkdir()
+        (folder / f".tmp-0123abcd@{owned_by(pid)}@{name}").mkdir()
     for name in (NAMES[4], NAMES[6], NAMES[8]):  # made since then; tried again just now; failed and then killed
         failed(tmp_path, folder / name, "DownloadSkycell", "no answer")
     (row,) = status.survey(tmp_path, "any")
@@ -73,7 +74,7 @@ def test_what_a_zombie_was_writing_counts_as_died(tmp_path):
     zombie = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
     folder = paths.raw(tmp_path, NAMES[0]).parent
-    (folder / f".tmp-{zombie.pid}-0123abcd@{os.uname().nodename}@{NAMES[0]}").mkdir(parents=True)
+    (folder / f".tmp-0123abcd@{owned_by(zombie.pid)}@{NAMES[0]}").mkdir(parents=True)
     (row,) = status.survey(tmp_path, "any")
     zombie.wait()
     assert (row.steps["download"].running, row.steps["download"].died) == (0, 1)

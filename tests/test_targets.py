@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from owners import DEAD
 
+from syndiff_tasks.io.liveness import owner
 from syndiff_tasks.manifest import ProductNotRead, read_manifest, restore, temporary_path, verify, withdraw
 from syndiff_tasks.targets import ProductNotWritten, SettingsDiffer, WholeTarget, sweep
 
@@ -153,9 +155,9 @@ def test_verify_finds_what_is_lost_changed_or_added(tmp_path):
 def test_sweep_removes_what_dead_processes_left_and_nothing_of_the_living(tmp_path):
     alive = temporary_path(tmp_path / "map.fits")
     alive.write_text("being written")
-    dead = tmp_path / alive.name.replace(f"-{os.getpid()}-", "-999999999-")
+    dead = tmp_path / alive.name.replace(owner(), DEAD)
     dead.write_text("left behind")
-    elsewhere = tmp_path / dead.name.replace("@", "@elsewhere.", 1)
+    elsewhere = tmp_path / alive.name.replace(owner(), "99999999-0-0123456789abcdef")
     elsewhere.mkdir()
     (tmp_path / "map.fits").write_text("a product")
     assert sweep(tmp_path) == [str(dead)]

@@ -3,13 +3,11 @@
 import contextlib
 import os
 import shutil
-import socket
-import time
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from syndiff_tasks.io.liveness import alive
+from syndiff_tasks.io.liveness import abandoned, owner
 
 QUARANTINE = "quarantine"
 
@@ -21,8 +19,8 @@ TYPICAL_FILE = {"image": 69_000_000, "wt": 69_000_000, "mask": 10_000_000, "num"
 
 
 def temporary_file(folder, name):
-    """Return the path of a hidden file that names its host and process; it ends with the real name and extension."""
-    return folder / f".fetching+{socket.gethostname()}+{os.getpid()}+{uuid.uuid4().hex[:8]}+{name}"
+    """Return the path of a hidden file that names its owner; it ends with the real name and extension."""
+    return folder / f".fetching+{owner()}+{uuid.uuid4().hex[:8]}+{name}"
 
 
 def quarantine(suspect, name, reason):
@@ -46,20 +44,18 @@ def sweep(folder: str | os.PathLike, days: float) -> list[Path]:
     folder : path-like
         The `folder` of `fetch_all`; may be missing.
     days : float
-        Age from which temporary files of other hosts, whose processes are not visible, are deleted too.
+        Age from which temporary files of other hosts and containers, whose processes are not visible, are deleted too.
 
     Returns
     -------
     removed : list of Path
-        Temporary files of dead processes of this host, and all that are older than `days`.
+        Temporary files of processes that have ended, and those older than `days` of processes that are not visible.
     """
     removed = []
     for temporary in sorted(Path(folder).glob(".fetching+*")):
-        host, pid = temporary.name.split("+")[1:3]
-        dead = host == socket.gethostname() and not alive(int(pid))
         # Its owner or another process deleted it first, or it belongs to another user, whose runs will delete it.
         with contextlib.suppress(FileNotFoundError, PermissionError):
-            if dead or time.time() - temporary.stat().st_mtime > days * 86400:
+            if abandoned(temporary.name.split("+")[1], temporary, days * 86400):
                 temporary.unlink()
                 removed.append(temporary)
     return removed
