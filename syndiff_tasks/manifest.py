@@ -16,6 +16,21 @@ from .io.liveness import owner
 
 MANIFEST = "manifest.json"
 
+# The entries of every manifest, and what JSON makes of them.
+ENTRIES = {
+    "settings": dict,
+    "inputs": dict,
+    "notes": dict,
+    "files": dict,
+    "digest": str,
+    "made": str,
+    "host": str,
+    "syndiff_tasks": str,
+}
+
+# The entry with the digest of all others; manifests of the first versions have none.
+OWN_DIGEST = "manifest_digest"
+
 # What `withdraw` makes of the manifest.
 WITHDRAWN = "manifest.withdrawn.json"
 
@@ -59,7 +74,7 @@ def read_manifest(path):
     Raises
     ------
     ProductDamaged
-        If the manifest is there and is none.
+        If the manifest is not one, lacks an entry, or is not as it was written.
     ProductNotRead
         If it belongs to somebody who does not let us read it.
     """
@@ -67,7 +82,7 @@ def read_manifest(path):
         return None
     where = manifest_path(path)
     try:
-        text = where.read_text(encoding="utf-8")
+        content = where.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
@@ -76,9 +91,40 @@ def read_manifest(path):
             "--syndiff-data-root"
         ) from error
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ProductDamaged(f"{where}: not a manifest ({error}); delete {path} and run its task again") from error
+        manifest = json.loads(content.decode("utf-8"))
+        _demand_whole(manifest)
+    except ValueError as error:  # of the encoding, of JSON, or of the content
+        cure = f"delete {path} and run its task again"
+        raise ProductDamaged(f"{where}: not a whole manifest ({error}); {cure}") from error
+    return manifest
+
+
+def sealed(manifest):
+    """Return a manifest with the digest of its own content, by which a change of any entry is found.
+
+    Parameters
+    ----------
+    manifest : dict
+
+    Returns
+    -------
+    manifest : dict
+        As JSON reads it back.
+    """
+    content = json.loads(json.dumps({name: value for name, value in manifest.items() if name != OWN_DIGEST}))
+    return content | {OWN_DIGEST: digest_of(content)}
+
+
+def _demand_whole(manifest):
+    if not isinstance(manifest, dict):
+        raise ValueError("it has no entries")
+    if missing := [name for name, kind in ENTRIES.items() if not isinstance(manifest.get(name), kind)]:
+        raise ValueError(f"the entry {missing[0]} is missing or has another type")
+    if manifest["digest"] != digest_of(manifest["files"]):
+        raise ValueError("its digest is not that of its list of files")
+    own = {name: value for name, value in manifest.items() if name != OWN_DIGEST}
+    if manifest.get(OWN_DIGEST, digest_of(own)) != digest_of(own):
+        raise ValueError(f"its content does not match its {OWN_DIGEST}")
 
 
 def withdraw(path):
@@ -153,9 +199,9 @@ def content_of(path):
     return {name: {"size": file.stat().st_size, "xxh3_128": content_digest(file)} for name, file in files.items()}
 
 
-def digest_of(files):
-    """Return the digest of what `content_of` returned."""
-    return xxhash.xxh3_128_hexdigest(json.dumps(files, sort_keys=True).encode())
+def digest_of(content):
+    """Return the digest of a dict that JSON can write, such as that of `content_of`."""
+    return xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode())
 
 
 def content_digest(path):

@@ -4,8 +4,12 @@
 empty for the whole FFI.
 """
 
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
+
+# Longer lists of offsets stand in names as a digest: a name has at most 255 bytes.
+_LONGEST_OFFSETS = 60
 
 
 class CCD(NamedTuple):
@@ -150,6 +154,13 @@ def ffi_templates(root, ccd, region, within):
     return _templates(root, ccd, region) / f"ffi_templates_{within!r}.csv"
 
 
+def offsets_label(offsets):
+    """Return the part of a name that tells offsets ``dx,dy,dx,dy,…`` or ``auto:0.01``; of many, number and digest."""
+    if len(offsets) <= _LONGEST_OFFSETS:
+        return "offsets_" + offsets.replace(",", "_").replace(":", "_")
+    return f"offsets_{offsets.count(',') // 2 + 1}_{hashlib.sha256(offsets.encode()).hexdigest()[:8]}"
+
+
 def sector_report(root, sector, selection):
     """Return the path of the report on a sector (CSV); `selection` labels the part of it that was asked for."""
     return Path(root) / "sectors" / f"sector_{sector:04d}" / selection / "report.csv"
@@ -160,9 +171,10 @@ def sector_page(report):
     return Path(report).with_name("index.html")
 
 
-def every_ffi(root, ccd, region):
-    """Return the path of the report on the templates of all FFIs of a CCD (CSV)."""
-    return _ccd_folder(root, "shifted_downsampled", ccd) / region / "every_ffi.csv"
+def every_ffi(root, ccd, region, target=""):
+    """Return the path of the report on the templates of all FFIs of a CCD (CSV); `target` labels a target's region."""
+    name = f"every_ffi_{target}.csv" if target else "every_ffi.csv"
+    return _ccd_folder(root, "shifted_downsampled", ccd) / region / name
 
 
 def logs(root):

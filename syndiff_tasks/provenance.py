@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from .manifest import MANIFEST, read_manifest, verify
+from .manifest import MANIFEST, ProductDamaged, ProductNotRead, manifest_path, read_manifest, verify
 
 
 def products(root) -> Iterator[Path]:
@@ -22,7 +22,7 @@ def products(root) -> Iterator[Path]:
         Sorted by name within each folder; temporaries of running tasks are left out.
     """
     root = Path(root)
-    if read_manifest(root) is not None:
+    if root.exists() and manifest_path(root).exists():
         yield root
         return
     for folder, subfolders, files in os.walk(root):
@@ -52,7 +52,9 @@ def explain(path) -> str:
     Raises
     ------
     ValueError
-        If nothing was published under that name.
+        If nothing was published under that name, or its manifest is damaged.
+    ProductNotRead
+        If the manifest belongs to somebody who does not let us read it.
     """
     manifest = read_manifest(path)
     if manifest is None:
@@ -95,4 +97,9 @@ def check(root, deep=False) -> Iterator[tuple[Path, list[str]]]:
         Sentences; empty where all is well.
     """
     for product in products(root):
-        yield product, verify(product, deep)
+        try:
+            yield product, verify(product, deep)
+        except (ProductDamaged, ProductNotRead) as error:
+            yield product, [str(error)]
+        except OSError as error:
+            yield product, [f"{error.filename or product}: cannot be read ({error.strerror})"]

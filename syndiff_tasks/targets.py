@@ -33,6 +33,7 @@ from .manifest import (
     manifest_path,
     now,
     read_manifest,
+    sealed,
     temporary_path,
     write_json,
 )
@@ -176,7 +177,7 @@ class WholeTarget(luigi.Target):
 
     def _publish(self, temporary, final, notes, replace):
         files = content_of(temporary)
-        manifest = self.record() | {"notes": notes, "files": files, "digest": digest_of(files)}
+        manifest = sealed(self.record() | {"notes": notes, "files": files, "digest": digest_of(files)})
         if not replace and self._made_by_another_writer():
             return
         if temporary.is_dir():

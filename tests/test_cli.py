@@ -12,7 +12,7 @@ from syndiff_tasks import cli
 from syndiff_tasks.report import difference
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("difference", "run-sector", "luigid", "demo", "status", "verify", "explain")
+COMMANDS = ("difference", "run-sector", "luigid", "demo", "status", "verify", "recheck", "explain")
 
 
 def printed(capsys, *arguments):

@@ -52,7 +52,7 @@ from syndiff_tasks.geometry.region import parse_region
 from syndiff_tasks.geometry.tansip import cropped, pixel_to_sky, shifted
 from syndiff_tasks.io import disk
 from syndiff_tasks.io.liveness import alive
-from syndiff_tasks.manifest import read_manifest, temporary_path, verify
+from syndiff_tasks.manifest import read_manifest, sealed, temporary_path, verify
 from syndiff_tasks.pixels.mask import DQ
 
 ONE = skycell(44)
@@ -495,7 +495,7 @@ def days_ago(raw, days):
     assert sorted(manifest["notes"]["absent"]) == ["z_image", "z_mask", "z_wt"]
     then = datetime.datetime.now(datetime.timezone.utc).date() - datetime.timedelta(days=days)
     manifest["notes"]["absent"] = dict.fromkeys(manifest["notes"]["absent"], then.isoformat())
-    (raw / "manifest.json").write_text(json.dumps(manifest))
+    (raw / "manifest.json").write_text(json.dumps(sealed(manifest)))
 
 
 def recheck(root, days):

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import stat
 import subprocess
 import sys
 import time
@@ -191,6 +192,50 @@ def test_luigid_links_the_page_of_a_product_and_serves_nothing_but_products(ran,
     assert requests.get(f"{restarted}{task['tracking_url']}", timeout=60).text == "<p>a template"
     for outside in ("/products/../luigi.cfg", "/products/%2e%2e/luigi.cfg", "/products//etc/passwd"):
         assert not requests.get(f"{restarted}{outside}", timeout=60).ok
+    (page.parent / ".tmp-folder").mkdir()
+    for hidden in (".page.html.manifest.json", ".tmp-folder/page.html"):
+        (page.parent / hidden).write_text("hidden")
+        for address in (hidden, hidden.replace(".", "%2e", 1)):
+            assert requests.get(f"{restarted}/products/sector_0020/{address}", timeout=60).status_code == 404
+    for no_name in ("page.html%00", "%00", "sector_0020/%00.html"):
+        assert requests.get(f"{restarted}/products/{no_name}", timeout=60).status_code == 404
+
+
+EVIL = b"cos\nsystem\n(S'touch ran'\ntR."  # a pickle that runs a command
+
+
+def refused_state(folder):
+    """Start luigid, which must refuse its state; return why."""
+    (folder / "luigi.cfg").write_text(CONFIG)
+    words = [sys.executable, LUIGID, "--port", "1"]  # where nobody but root may listen
+    ended = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1 and not (folder / "ran").exists()
+    return ended.stderr
+
+
+@pytest.mark.parametrize("folder_mode, file_mode, why", [(0o755, 0o600, "luigid is open to"), (0o700, 0o666, "others")])
+def test_luigid_does_not_read_a_state_that_others_may_have_written(tmp_path, folder_mode, file_mode, why):
+    state = tmp_path / "luigid" / "state.pickle"
+    state.parent.mkdir()
+    state.write_bytes(EVIL)
+    state.chmod(file_mode)
+    state.parent.chmod(folder_mode)
+    message = refused_state(tmp_path)
+    assert why in message and "must be yours alone" in message
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="being two users takes root")
+@pytest.mark.parametrize("of_another", ["luigid", "luigid/state.pickle"])
+def test_luigid_does_not_read_a_state_of_another_user(tmp_path, of_another):
+    state = tmp_path / "luigid" / "state.pickle"
+    state.parent.mkdir(mode=0o700)
+    state.write_bytes(EVIL)
+    os.chown(tmp_path / of_another, 12345, 12345)
+    assert "belongs to another user" in refused_state(tmp_path)
+
+
+def test_the_folder_of_the_state_is_closed_to_others(ran):
+    assert stat.S_IMODE((ran[0] / "luigid").stat().st_mode) == 0o700
 
 
 def test_a_task_links_and_names_its_page_by_the_place_below_the_data_root(monkeypatch, tmp_path):

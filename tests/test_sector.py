@@ -81,6 +81,21 @@ def stem(hour):
     return Path(name_of(hour)).stem
 
 
+def test_reports_of_other_regions_targets_and_offsets_have_other_names(tmp_path):
+    (tmp_path / name_of(0)).touch()
+    of_ccd, of_sector = {"sector": 20, "camera": 3, "ccd": 3}, {"sector": 20}
+    parts = [{}, {"roi": "0,0,9,9"}, {"roi": "0,0,9,8"}, {"target": "1 2"}, {"target": "1 2", "size": 8}]
+    parts.append({"target": "1 -2"})
+    offsets = ["0.5,0", "auto:0.01", "auto:0.02"] + [",".join(map(str, range(n, n + 60))) for n in (1, 2)]
+    every = [tasks.EveryFFI(**of_ccd, **part, ffi_dir=str(tmp_path)).output() for part in parts]
+    sector = [{"multi_offset_array": some} for some in offsets] + [{"cameras": "1"}, {"ccds": "1"}] + parts
+    sectors = [tasks.Sector(**of_sector, **part, ffi_dir=str(tmp_path)).output()["report"] for part in sector]
+    names = [target.path for target in every + sectors]
+    assert len(set(names)) == len(names) == len(parts) + len(sector)
+    assert every[0].path.endswith("ccd_3/every_ffi.csv") and sectors[-6].path.endswith("sector_0020/report.csv")
+    assert max(len(part) for name in names for part in Path(name).parts) < 120
+
+
 # --- FFIs in a folder -------------------------------------------------------------------------------------------------
 
 

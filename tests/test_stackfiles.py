@@ -1,7 +1,7 @@
 import datetime
-import json
 import math
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +10,7 @@ from astropy.io import fits
 from made_up_chain import RECIPE, quiet, sources_at
 from numpy.testing import assert_array_equal
 
-from syndiff_tasks import paths
+from syndiff_tasks import cli, paths
 from syndiff_tasks.chain import combine, stack_files
 from syndiff_tasks.chain.progress import Progress
 from syndiff_tasks.chain.recheck import Rechecked, recheck
@@ -36,8 +36,9 @@ def today(days_ago):
 
 
 def publish(path, notes):
-    path.mkdir(parents=True)
-    (path / "manifest.json").write_text(json.dumps({"notes": {"absent": {}} | notes}))
+    with WholeTarget(path, {}).writing() as draft:
+        Path(draft.path).mkdir()
+        draft.notes.update({"absent": {}} | notes)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,17 @@ def test_absent_and_unusable_files_are_rechecked_after_so_many_days(tmp_path, as
     assert recheck(tmp_path, 30) == Rechecked([raw] if due else [], [])
     assert (read_manifest(raw) is None) == due
     assert recheck(tmp_path, 30) == Rechecked([], [])
+
+
+def test_recheck_names_a_damaged_manifest_and_goes_on(tmp_path, capsys):
+    damaged, due = (paths.raw(tmp_path, f"skycell.2611.{cell:03d}") for cell in (70, 71))
+    for path in (damaged, due):
+        publish(path, {"absent": {"z_image": today(31)}})
+    (damaged / "manifest.json").write_bytes(b"\xe8")
+    assert cli.main(["recheck", str(tmp_path), "--older-than", "30d"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{tmp_path}: 1 skycells lack files") and read_manifest(due) is None
+    assert printed.err.startswith(f"{damaged / 'manifest.json'}: not a whole manifest (")
 
 
 def test_a_combined_skycell_without_raw_pixels_is_reported_and_left_alone(tmp_path):

@@ -1,5 +1,7 @@
+import contextlib
 import errno
 import glob
+import json
 import os
 import signal
 import subprocess
@@ -10,8 +12,18 @@ from pathlib import Path
 import pytest
 from owners import DEAD
 
+from syndiff_tasks import cli
 from syndiff_tasks.io.liveness import owner
-from syndiff_tasks.manifest import ProductNotRead, read_manifest, restore, temporary_path, verify, withdraw
+from syndiff_tasks.manifest import (
+    ProductDamaged,
+    ProductNotRead,
+    manifest_path,
+    read_manifest,
+    restore,
+    temporary_path,
+    verify,
+    withdraw,
+)
 from syndiff_tasks.targets import ProductNotWritten, SettingsDiffer, WholeTarget, sweep
 
 REQUESTED = "2026-12-01T00:00:00.000000+00:00"
@@ -150,6 +162,59 @@ def test_verify_finds_what_is_lost_changed_or_added(tmp_path):
     quick, deep = verify(target.path), verify(target.path, deep=True)
     assert len(quick) == 2 and "c/0: is missing" in quick[0] and "c/2: was not published" in quick[1]
     assert len(deep) == 3 and any("c/1: its bytes" in complaint for complaint in deep)
+
+
+def damaged(manifest, change):
+    """Return the text of a manifest in which one thing is another."""
+    content = json.loads(manifest)
+    if change == "settings":
+        content["settings"]["psf_sigma"] = 53.0
+    elif change == "digest":
+        content["digest"] = "0" * 32
+        content.pop("manifest_digest")  # as in the first versions
+    elif change == "list":
+        content = [content]
+    elif change == "key":
+        return manifest.replace(b'"notes"', b'"nntes"')
+    elif change == "bit":
+        return manifest.replace(b'"host"', b'"\xe8ost"')
+    return json.dumps(content).encode()
+
+
+@pytest.mark.parametrize("change", ["settings", "digest", "list", "key", "bit"])
+def test_verify_names_a_changed_manifest_and_goes_on(tmp_path, capsys, change):
+    for name in ("a", "b", "c"):
+        write_folder(WholeTarget(tmp_path / name, {"psf_sigma": 40.0}), {"x": name})
+    manifest = tmp_path / "b" / "manifest.json"
+    manifest.write_bytes(damaged(manifest.read_bytes(), change))
+    (tmp_path / "c" / "x").unlink()
+    assert cli.main(["verify", str(tmp_path)]) == 1
+    first, second, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{manifest}: not a whole manifest (") and f"delete {tmp_path / 'b'} and run" in first
+    assert second == f"{tmp_path / 'c' / 'x'}: is missing" and "3 products, 2 damaged" in others[0]
+    with pytest.raises(ProductDamaged, match=str(manifest)):
+        WholeTarget(tmp_path / "b", {"psf_sigma": 53.0}).exists()
+
+
+def test_a_manifest_of_the_first_versions_has_no_digest_of_its_own_and_is_read(tmp_path):
+    write_file(WholeTarget(tmp_path / "p", {"bin": 4}), "x")
+    manifest = json.loads(manifest_path(tmp_path / "p").read_text())
+    del manifest["manifest_digest"]
+    manifest_path(tmp_path / "p").write_text(json.dumps(manifest))
+    assert read_manifest(tmp_path / "p") == manifest and verify(tmp_path / "p", deep=True) == []
+
+
+def test_every_flipped_bit_of_a_manifest_is_found_or_changes_nothing(tmp_path):
+    write_file(WholeTarget(tmp_path / "p", {"bin": 4, "name": "é"}), "x")
+    where, told = manifest_path(tmp_path / "p"), read_manifest(tmp_path / "p")
+    whole = where.read_bytes()
+    for at in range(8 * len(whole)):
+        flipped = bytearray(whole)
+        flipped[at // 8] ^= 1 << at % 8
+        where.write_bytes(flipped)
+        with contextlib.suppress(ProductDamaged):
+            found = read_manifest(tmp_path / "p")
+            assert [found[name] for name in told if name != "manifest_digest"] == list(told.values())[:-1]
 
 
 def test_sweep_removes_what_dead_processes_left_and_nothing_of_the_living(tmp_path):

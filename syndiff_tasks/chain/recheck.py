@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from syndiff_tasks import paths
-from syndiff_tasks.manifest import read_manifest, withdraw
+from syndiff_tasks.manifest import ProductDamaged, ProductNotRead, read_manifest, withdraw
 
 from .stack_files import days_since_request
 
@@ -20,10 +20,13 @@ class Rechecked(NamedTuple):
     without_raw : list of Path
         Combined skycells that lack files, too, but have no raw pixels any more (keep_raw = false). They stay as they
         are, since all of their files would have to be fetched again.
+    unread : tuple of str
+        What is wrong with manifests that cannot be read, a sentence each.
     """
 
     withdrawn: list
     without_raw: list
+    unread: tuple = ()
 
 
 def recheck(data_root, days):
@@ -41,14 +44,19 @@ def recheck(data_root, days):
     rechecked : Rechecked
     """
     today = datetime.datetime.now(datetime.timezone.utc).date()
-    raw = [path for path in paths.raw_skycells(data_root) if _is_due(path, today, days)]
+    unread = []
+    raw = [path for path in paths.raw_skycells(data_root) if _is_due(path, today, days, unread)]
     combined = [path for path in paths.combined_skycells(data_root) if not paths.raw(data_root, path.name).exists()]
-    without_raw = [path for path in combined if _is_due(path, today, days)]
+    without_raw = [path for path in combined if _is_due(path, today, days, unread)]
     for path in raw:
         withdraw(path)
-    return Rechecked(raw, without_raw)
+    return Rechecked(raw, without_raw, tuple(unread))
 
 
-def _is_due(path: Path, today, days):
-    made = read_manifest(path)
+def _is_due(path: Path, today, days, unread):
+    try:
+        made = read_manifest(path)
+    except (ProductDamaged, ProductNotRead) as error:
+        unread.append(str(error))
+        return False
     return made is not None and 0 <= (since := days_since_request(made["notes"], today)) and since >= days

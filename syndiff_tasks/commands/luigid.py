@@ -9,6 +9,7 @@ import functools
 import importlib.util
 import ipaddress
 import logging
+import os
 import socket
 import sqlite3
 import sys
@@ -47,7 +48,8 @@ def run(options):
     logging.getLogger("tornado.access").setLevel(logging.WARNING)  # some ten requests a task
     config = get_config()
     for path in _files(config):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_private(path.parent)
+    _refuse_state_of_others(Path(config.get("scheduler", "state_path")))
     if importlib.util.find_spec("prometheus_client") and not config.has_option("scheduler", "metrics_collector"):
         config.set("scheduler", "metrics_collector", "prometheus")
     _record_history_with_sqlalchemy_2()
@@ -85,10 +87,44 @@ def _files(config):
     return files
 
 
+def _make_private(folder):
+    """Make a folder that only its owner may enter; one that is there stays as it is."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _refuse_state_of_others(state):
+    """Refuse a state file that another user may have put there: luigi unpickles it, which runs what it holds."""
+    why = "luigid runs what its state file holds, so that file and its folder must be yours alone"
+    folder = state.parent.stat()
+    if folder.st_uid != os.geteuid():
+        sys.exit(f"luigid: {state.parent} belongs to another user; {why}: give another state_path in luigi.cfg")
+    if folder.st_mode & 0o077:
+        sys.exit(
+            f"luigid: {state.parent} is open to other users (mode {folder.st_mode & 0o777:o}); {why}. If nobody else "
+            f"may have written there: chmod 700 {state.parent}; else give another state_path in luigi.cfg"
+        )
+    if state.exists() and (state.stat().st_uid != os.geteuid() or state.stat().st_mode & 0o022):
+        sys.exit(
+            f"luigid: {state} belongs to another user or may be written by others; {why}: delete it, and the tasks "
+            "that are under way are planned again"
+        )
+
+
+class _ProductHandler(tornado.web.StaticFileHandler):
+    """Serve files below the data root, without hidden ones: temporaries, and manifests beside products."""
+
+    async def get(self, path, include_body=True):
+        """Answer 404 for what is hidden, and for names that no file can have."""
+        if "\0" in path or any(part.startswith(".") for part in path.split("/")):
+            raise tornado.web.HTTPError(404)
+        await super().get(path, include_body)
+
+
 def _app_with_products(products, scheduler):
     """Return luigi's own pages, and the products under the address to which their tasks link."""
     app = app_of_luigi(scheduler)
-    app.add_handlers(".*", [(r"/products/(.*)", tornado.web.StaticFileHandler, {"path": str(products)})])
+    app.add_handlers(".*", [(r"/products/(.*)", _ProductHandler, {"path": str(products)})])
     return app
 
 

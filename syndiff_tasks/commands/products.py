@@ -5,14 +5,14 @@ from pathlib import Path
 
 from .. import failures, provenance, status
 from ..config import syndiff
-from ..manifest import read_manifest
+from ..manifest import ProductNotRead
 
 
 def explain(options):
     """Print settings, inputs, digests and code version of a product; return the exit code."""
     try:
         text = provenance.explain(options.product)
-    except ValueError as error:
+    except (ValueError, ProductNotRead) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     sys.stdout.write(text + "\n")
@@ -22,7 +22,7 @@ def explain(options):
 def verify(options):
     """Compare products with their manifests and print what is wrong; return the exit code."""
     root = options.folder or syndiff().data_root
-    if not Path(root).exists() and read_manifest(root) is None:
+    if not Path(root).exists():
         sys.stderr.write(f"{root}: no such file or folder; give a data root, a folder in it, or one product\n")
         return 2
     count, damaged = 0, 0

@@ -26,6 +26,11 @@ class _Wanted(_Reporting, RegionMixin, ConvolutionMixin):
         own = self.to_str_params(only_significant=True)
         return manifest.Fingerprint(tuple(sorted((name, own[name]) for name in own if name != "ffi_dir")))
 
+    def target_label(self):
+        """Return the label of the target and the size of its region, empty where none is given."""
+        # Which pixels these are is known only once the reference is chosen.
+        return f"target_{self.target.replace(' ', '_')}_size_{self.size}" if self.target else ""
+
 
 class Sector(_Wanted, FolderMixin):
     """Templates of every CCD of a sector, a few CCDs at a time, and a report on them."""
@@ -82,9 +87,11 @@ class Sector(_Wanted, FolderMixin):
 
     def _label(self):
         own = self.to_str_params()
-        partly = [name for name in ("cameras", "ccds") if own[name] != "1,2,3,4"]
-        partly += ["roi"] if self.roi else ["target", "size"] if self.target else []
-        return "_".join(f"{name}_{own[name]}".replace(" ", "_").replace(",", "_") for name in partly)
+        partly = [f"{name}_{own[name].replace(',', '_')}" for name in ("cameras", "ccds") if own[name] != "1,2,3,4"]
+        partly += [chain.plan.roi_label(self.roi), self.target_label()]
+        if self.multi_offset_array != ((0.0, 0.0),):
+            partly.append(paths.offsets_label(own["multi_offset_array"]))
+        return "_".join(filter(None, partly))
 
     def is_complete(self):
         """Return whether the report, the page and every template are there."""
@@ -128,7 +135,7 @@ class EveryFFI(_OfCCD, _Wanted):
 
     def output(self):
         """Return the report: each FFI, with its template or the reason why it has none."""
-        path = paths.every_ffi(syndiff().data_root, self.which(), chain.plan.roi_label(self.roi))
+        path = paths.every_ffi(syndiff().data_root, self.which(), chain.plan.roi_label(self.roi), self.target_label())
         made_of = {"drift": self.requires()["drift"].output()["table"], "asked": self.asked()}
         return WholeTarget(path, self.which()._asdict(), made_of, self.overwrite, self.task_family)
 
