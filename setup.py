@@ -32,6 +32,7 @@ setup(
         "scipy>=1.12",
         "numba>=0.60",
         "shapely>=2.0,<3",
+        "mocpy>=0.17",
         "requests>=2.31,<3",
         "sqlalchemy>=2.0,<3",
         "matplotlib>=3.8",

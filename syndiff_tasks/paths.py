@@ -41,6 +41,11 @@ def master_map(root, ccd, region):
     return _ccd_folder(root, "mapping_output", ccd) / region / f"tess_{_label(ccd)}_master_pixels2skycells.fits.gz"
 
 
+def coverage_map(root, ccd, region, form):
+    """Return the path of the coverage map of an FFI (MOC), its form ``fits`` or ``json``."""
+    return _ccd_folder(root, "mapping_output", ccd) / region / f"tess_{_label(ccd)}_coverage.moc.{form}"
+
+
 def pixel_map(root, ccd, region, skycell):
     """Return the path of the map PS1 pixel → TESS pixel of one skycell (FITS)."""
     return _ccd_folder(root, "mapping_output", ccd) / region / f"TESS_{_label(ccd)}_{skycell}.fits.gz"

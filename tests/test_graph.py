@@ -95,7 +95,7 @@ def test_each_task_runs_by_itself_and_makes_its_own_product(tiny_sky, luigi, tmp
     one = ["--skycell", ONE, "--skycell-catalog", str(tiny_sky.catalogue), *tiny_sky.settings(tmp_path)]
     all_of_it = tiny_sky.arguments(tmp_path, *PLAIN)
     for task, arguments, made_by_it in (
-        ("MapFFI", all_of_it, ["mapping_output"] * 2),
+        ("MapFFI", all_of_it, ["mapping_output"] * 4),
         ("DownloadSkycell", one, ["ps1_skycells_zarr"]),
         ("CombineBands", one, ["combined_skycells_zarr"]),
         ("Convolve", all_of_it, ["combined_skycells_zarr"] * 3 + ["convolved_results"] * 5 + ["ps1_skycells_zarr"] * 3),

@@ -36,9 +36,12 @@ from syndiff_tasks.geometry.tansip import (
 from syndiff_tasks.geometry.tessellation import Tessellation
 from syndiff_tasks.io import fits_in, products
 
+from . import coverage
 from .frame_header import end, start
 
 logger = logging.getLogger("luigi-interface")
+
+COVERAGE_MAPS = ("moc.fits", "moc.json")
 
 # Pointing drifts by some 0.1 px within a sector; frames of bad pointing, by some pixels [TESS px].
 LARGEST_DRIFT = 5.0
@@ -296,7 +299,8 @@ def write_map(plan, name, path):
     plan : Plan
         Of the FFI.
     name : str
-        ``list`` (the table of skycells), ``pixels`` (the master map), or a skycell's name (its map).
+        ``list`` (the table of skycells), ``pixels`` (the master map), ``moc.fits`` or ``moc.json`` (the coverage map),
+        or a skycell's name (its map).
     path : str
         Where to.
     """
@@ -306,6 +310,8 @@ def write_map(plan, name, path):
         tansip = cropped(plan.tansip, plan.region.x0, plan.region.y0)
         cards = tansip_keywords(tansip) | inverse_keywords(tansip, plan.region.shape)
         products.write_master_map(path, plan.footprint.owner, cards, footprints.skycell_rows(plan.footprint))
+    elif name in COVERAGE_MAPS:
+        coverage.write_map(plan, path, name.removeprefix("moc."))
     else:
         skycell = plan.skycell(name)
         index_map = mapping.pixel_index_map(plan.tansip, skycell, plan.shape, plan.science)

@@ -18,10 +18,12 @@ class MapFFI(_OnFFI, OverwriteMixin):
     """Which PS1 skycells lie under an FFI, and which of them owns each TESS pixel."""
 
     def output(self):
-        """Return the table of skycells, the master map, and with `pixel_maps` a map a skycell."""
+        """Return the table of skycells, the master map, the coverage maps, and with `pixel_maps` a map a skycell."""
         plan, root = self.plan(), syndiff().data_root
         made = {"list": paths.skycells_list(root, plan.ccd, plan.label)}
         made["pixels"] = paths.master_map(root, plan.ccd, plan.label)
+        for name in chain.plan.COVERAGE_MAPS:
+            made[name] = paths.coverage_map(root, plan.ccd, plan.label, name.removeprefix("moc."))
         if syndiff().pixel_maps:
             for skycell in plan.skycells:
                 made[skycell.name] = paths.pixel_map(root, plan.ccd, plan.label, skycell.name)
