@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
+from made_up_tesscut import linear_wcs, write_tesscut
 from tiny_sky import (
     CELLS,
     PLAIN,
@@ -147,6 +148,22 @@ def test_overwrite_remakes_its_task_and_nothing_before_it(tiny_sky, luigi, made)
     assert luigi.run("Downsample", *tiny_sky.arguments(made, "--Convolve-overwrite", *PLAIN)).code == 0
     # The blurred skycells came out the same: what follows from them stands.
     assert steps(remade(before, products(made))) == ["convolved_results"]
+
+
+def test_a_target_pixel_file_has_the_template_of_its_part_of_the_ffi(tiny_sky, luigi, made, tmp_path):
+    region, before = parse_region(ROI), products(made)
+    wcs = linear_wcs((1299.5, 699.5)) | {"CRPIX1": 5.5, "CRPIX2": 5.5}
+    path, _ = write_tesscut(tmp_path, (5, 10, 10), (region.x0, region.y0), changes=wcs)
+    arguments = ["--ffi", str(path), "--skycell-catalog", str(tiny_sky.catalogue), *tiny_sky.settings(made)]
+    ended = luigi.run("Downsample", *arguments)
+    assert ended.code == 0, ended.tail
+    assert steps(remade(before, products(made))) == ["convolved_results", "mapping_output", "shifted_downsampled"]
+    (cut,) = made.rglob(f"{path.stem}/**/syndiff_template*.fits")
+    (whole,) = made.rglob(f"{REGION}/syndiff_template*.fits")
+    assert cut.with_suffix(".png").exists()
+    flux, expected = planes(cut)["FLUX_SUM"], planes(whole)["FLUX_SUM"]
+    # The linear WCS leaves out the distortion within 10 px.
+    assert np.nanmax(np.abs(flux - expected)) < 2e-3 * np.nanmax(expected)
 
 
 def test_only_what_is_downstream_of_a_changed_archive_file_is_remade(tiny_sky, luigi, made, tmp_path):

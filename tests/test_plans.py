@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from made_up_chain import ROI, write_ffi
 from made_up_ffi import tess_wcs
+from made_up_tesscut import linear_wcs, write_tesscut
 from tiny_sky import write_ffi as write_any_ffi
 
 from syndiff_tasks.chain.plan import plan_ffi, reference_of, tessellation
@@ -174,3 +175,44 @@ def test_a_reference_of_tica_is_refused_for_an_ffi_of_spoc(plan, tmp_path):
     tica = "hlsp_tica_tess_ffi_s0020-o1-00116635-cam3-ccd3_tess_v01_img.fits"
     with pytest.raises(ValueError, match="an FFI of TICA and .* one of SPOC"):
         reference_of(plan, ffi_beside(tmp_path, "tica", frame.TANSIP, tica))
+
+
+CORNER = (1711, 751)
+
+
+def test_a_cutout_has_the_skycells_of_its_part_of_the_ffi_and_a_label_of_its_own(ffi_path, tmp_path):
+    path, _ = write_tesscut(tmp_path, origin=CORNER, changes=linear_wcs((1716.5, 755.5)))
+    cut, part = plan_ffi(str(path)), plan_ffi(ffi_path, "1711,751,1723,761")
+    assert cut.footprint.owner.tolist() == part.footprint.owner.tolist()
+    assert cut.region == (0, 0, 12, 10)
+    assert cut.label == path.stem
+    ra, dec = (float(value) for value in pixel_to_sky(frame.TANSIP, 1716.0, 757.0))
+    about = plan_ffi(str(path), target=f"{ra} {dec}", size=4)
+    assert about.region == (3, 4, 7, 8)
+    assert about.label == f"{path.stem}_roi_3_4_7_8"
+
+
+def test_the_place_of_a_cutout_is_found_in_the_ffi_beside_it(ffi_path, tmp_path):
+    name = os.path.basename(ffi_path)
+    changes = linear_wcs((43.5, 505.5)) | {"WCS_FFI": name.removesuffix(".fits")}
+    path, _ = write_tesscut(tmp_path, origin=None, changes=changes)
+    os.symlink(ffi_path, tmp_path / name)
+    assert plan_ffi(str(path)).science == (6, 0, 12, 10)  # it begins at FFI pixel (38, 501)
+    assert plan_ffi(str(path), origin="40,501").science == (4, 0, 12, 10)
+
+
+def test_a_cutout_that_does_not_show_its_place_is_refused_with_the_cure(tmp_path):
+    path, _ = write_tesscut(tmp_path, origin=None, changes=linear_wcs((1716.5, 755.5)))
+    with pytest.raises(ValueError, match=r"does not show its place.*tess\.fits is not beside it.*--origin x0,y0"):
+        plan_ffi(str(path))
+    assert plan_ffi(str(path), origin="1711,751").science == (0, 0, 12, 10)
+    with pytest.raises(ValueError, match="is not x0,y0 in whole FFI pixels"):
+        plan_ffi(str(path), origin="1711.5,751")
+
+
+def test_a_place_is_given_to_cutouts_only_and_they_share_no_skycells(ffi_path, tmp_path):
+    with pytest.raises(ValueError, match="is a whole FFI"):
+        plan_ffi(ffi_path, origin="0,0")
+    path, _ = write_tesscut(tmp_path, origin=CORNER, changes=linear_wcs((1716.5, 755.5)))
+    with pytest.raises(ValueError, match="cut-outs share no skycells"):
+        reference_of(plan_ffi(str(path)), ffi_path)

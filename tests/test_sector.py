@@ -131,6 +131,13 @@ def test_a_folder_without_ffis_of_the_sector_is_refused_with_what_it_holds(tmp_p
         ffi_folder.find(str(tmp_path / "none"), 20, LATER)
 
 
+def test_cutouts_in_a_folder_are_not_taken_for_ffis_of_their_ccd(tmp_path):
+    path = write(tmp_path, 3)
+    path.with_name(f"{path.stem}_230.6_79.1_48-x-40_astrocut.fits").write_bytes(path.read_bytes())
+    (found,) = ffi_folder.find(str(tmp_path), 20, LATER).values()
+    assert found == (path,)
+
+
 def test_a_header_gives_time_quality_and_pointing_and_a_bad_one_the_reason(tmp_path):
     good = frame_header.read_frame_header(write(tmp_path, 3, DQUALITY=32))
     assert (good.quality, good.why) == (32, "")

@@ -8,48 +8,14 @@ import numpy as np
 import pytest
 import real_data
 from astropy.io import fits
+from made_up_tesscut import write_tesscut
 from numpy.testing import assert_array_equal
 
 from syndiff_tasks.geometry.ffi import frame_origin, parse_ffi_name, science_region
-from syndiff_tasks.geometry.region import Region
 from syndiff_tasks.geometry.tansip import pixel_to_sky, tansip_from_header
 from syndiff_tasks.io import fits_in
 
 REAL = "real/tess-s0019-1-3_65.489205_28.443210_10x10_astrocut.fits"
-NAME = "tess-s0020-3-3_216.752000_56.372000_12x10_astrocut.fits"
-
-
-def write_tesscut(folder, shape=(7, 10, 12), origin=(1700, 750), column=5, name=NAME, changes=None):
-    """Write a target pixel file in the form of astrocut; `origin` None is that of its versions 1.0 to 1.4."""
-    n, ny, nx = shape
-    rng = np.random.default_rng(3)
-    flux = rng.normal(100, 3, shape).astype(np.float32)
-    image = {"format": f"{ny * nx}E", "dim": f"({nx}, {ny})"}
-    columns = [
-        fits.Column("TIME", "D", array=1900 + np.arange(n) / 48),
-        fits.Column("TIMECORR", "E", array=np.full(n, 3e-3)),
-        fits.Column("CADENCENO", "J", array=np.zeros(n)),
-        fits.Column("RAW_CNTS", f"{ny * nx}J", dim=f"({nx}, {ny})", array=np.zeros(shape)),
-        fits.Column("FLUX", array=flux, **image),
-        fits.Column("FLUX_ERR", array=np.full(shape, 3, np.float32), **image),
-        fits.Column("QUALITY", "J", array=np.where(np.arange(n) == n // 2, 4, 0)),
-        fits.Column("FFI_FILE", "38A", array=[f"tess202001913{k:02d}23-s0020-3-3-0165-s_ffi" for k in range(n)]),
-    ]
-    pixels = fits.BinTableHDU.from_columns(columns, name="PIXELS")
-    if origin is not None:
-        for axis in (1, 2):
-            pixels.header[f"{axis}CRV{column}P"] = origin[axis - 1] + 2
-            pixels.header[f"{axis}CRP{column}P"] = 2
-    aperture = fits.ImageHDU(np.ones((ny, nx), np.int32), name="APERTURE")
-    linear = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 216.752, "CRVAL2": 56.372}
-    linear |= {"CRPIX1": 6.5, "CRPIX2": 5.5, "CDELT1": 1.0, "CDELT2": 1.0, "RADESYS": "ICRS", "WCS_FFI": "tess.fits"}
-    linear |= {"PC1_1": 0.0053, "PC1_2": -0.0013, "PC2_1": 0.0009, "PC2_2": 0.0052, "WCS_MSEP": 9e-6}
-    aperture.header.update(linear | (changes or {}))
-    primary = fits.PrimaryHDU()
-    primary.header.update({"TELESCOP": "TESS", "SECTOR": 20, "CAMERA": 3, "CCD": 3, "DATE-OBS": "2020-01-19T13:58:14"})
-    path = folder / name
-    fits.HDUList([primary, pixels, aperture]).writeto(path, checksum=True)
-    return path, flux
 
 
 def test_the_real_file_gives_detector_place_times_and_pixels():
@@ -71,15 +37,23 @@ def test_the_real_file_gives_detector_place_times_and_pixels():
 @pytest.mark.parametrize("column", [4, 5, 8])
 def test_the_place_is_found_in_the_physical_wcs_of_any_image_column(tmp_path, column):
     path, _ = write_tesscut(tmp_path, column=column)
-    header = fits_in.read_ffi_header(path)
-    assert [header["CRVAL1P"] - header["CRPIX1P"], header["CRVAL2P"] - header["CRPIX2P"]] == [1700, 750]
-    assert science_region(frame_origin(header, (10, 12)), (10, 12)) == Region(0, 0, 12, 10)
+    assert frame_origin(fits_in.read_ffi_header(path), (10, 12)) == (1700, 750)
 
 
-def test_science_pixels_of_a_file_at_the_edge_of_the_chip_exclude_collateral(tmp_path):
-    path, _ = write_tesscut(tmp_path, origin=(38, 2043))
-    header = fits_in.read_ffi_header(path)
-    assert science_region(frame_origin(header, (10, 12)), (10, 12)) == Region(6, 0, 12, 5)
+@pytest.mark.parametrize(
+    ("origin", "science"),
+    [((38, 2043), (6, 0, 12, 5)), ((2085, -4), (0, 4, 7, 10)), ((1700, 2074), None), ((-6, 700), None)],
+)
+def test_only_science_pixels_count_at_the_edge_of_the_chip_and_beyond(tmp_path, origin, science):
+    # TESScut fills what lies beyond the FFI with NaN.
+    path, _ = write_tesscut(tmp_path, origin=origin)
+    place = frame_origin(fits_in.read_ffi_header(path), (10, 12), parse_ffi_name(path))
+    assert place == origin
+    if science:
+        assert science_region(place, (10, 12)) == science
+    else:
+        with pytest.raises(ValueError, match="has only collateral pixels"):
+            science_region(place, (10, 12))
 
 
 def test_a_file_without_its_place_has_no_physical_coordinates(tmp_path):

@@ -49,6 +49,8 @@ def find(folder, sector, before):
                 name = parse_ffi_name(file)
             except ValueError:
                 continue  # a folder of FFIs holds other FITS files as well
+            if name.is_cutout:
+                continue  # its pixels are counted from its own corner, not the FFI's
             if _changed(os.path.join(where, file)) > limit:
                 continue
             if name.sector == sector:

@@ -34,9 +34,9 @@ from syndiff_tasks.geometry.tansip import (
     tansip_keywords,
 )
 from syndiff_tasks.geometry.tessellation import Tessellation
-from syndiff_tasks.io import fits_in, products
+from syndiff_tasks.io import products
 
-from . import coverage
+from . import coverage, cutout
 from .frame_header import end, start
 
 logger = logging.getLogger("luigi-interface")
@@ -104,7 +104,7 @@ def _digest(content):
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=float).encode()).hexdigest()[:16]
 
 
-def plan_ffi(path, roi="", target="", size=64, catalogue=""):
+def plan_ffi(path, roi="", target="", size=64, catalogue="", origin=""):
     """Return the `Plan` of an FFI; cached for as long as the file stays the same.
 
     Parameters
@@ -119,6 +119,8 @@ def plan_ffi(path, roi="", target="", size=64, catalogue=""):
         Width and height of that region [TESS px].
     catalogue : str
         CSV of skycells, empty for the PS1 ring table.
+    origin : str
+        ``x0,y0`` on the FFI of a cut-out that does not show it, or empty.
 
     Raises
     ------
@@ -130,7 +132,8 @@ def plan_ffi(path, roi="", target="", size=64, catalogue=""):
         raise ValueError(f"--ffi {path}: there is no such file")
     if roi and target:
         raise ValueError(f"--roi {roi} and --target {target}: give one of them")
-    return _plan(os.path.abspath(path), _state_of(path), roi, target, size, catalogue, tessellation(catalogue))
+    cells = tessellation(catalogue)
+    return _plan(os.path.abspath(path), _state_of(path), roi, target, size, catalogue, cells, origin)
 
 
 class _FootprintKey:
@@ -153,9 +156,9 @@ def _neighbors(footprint_of, reach):
 
 
 @functools.lru_cache(maxsize=4096)
-def _plan(path, _state, roi, target, size, catalogue, cells):
+def _plan(path, _state, roi, target, size, catalogue, cells, origin_given):
     ccd = parse_ffi_name(path)
-    header = fits_in.read_ffi_header(path)
+    header = cutout.read_header(path, ccd, origin_given)
     shape = header["NAXIS2"], header["NAXIS1"]
     try:
         check_detector(ccd, header)
@@ -188,7 +191,7 @@ def _plan(path, _state, roi, target, size, catalogue, cells):
             f"{path}: no PS1 coverage at declination {float(dec):.1f} (RA {float(ra):.1f}); the survey ends near "
             "declination -30, and collateral pixels see no sky"
         )
-    label = roi_label(",".join(map(str, region))) if roi or target else ""
+    label = cutout.label(ccd, roi_label(",".join(map(str, region))) if roi or target else "")
     made_of = _catalogue_name(catalogue)
     place = (shape, origin, science, tansip, region, around, label)
     return Plan(path, ccd, mjd, mjd_end, *place, skycells, footprint_of, cells, made_of)
@@ -204,6 +207,11 @@ def reference_of(plan_, reference_ffi, catalogue=""):
     """
     if not reference_ffi:
         return plan_
+    if plan_.ccd.is_cutout or parse_ffi_name(reference_ffi).is_cutout:
+        raise ValueError(
+            f"--reference-ffi {reference_ffi}: cut-outs share no skycells, since each counts its pixels from its own "
+            "corner; leave --reference-ffi out, or use whole FFIs with --target or --roi"
+        )
     reference = plan_ffi(reference_ffi, ",".join(map(str, plan_.region)), catalogue=catalogue)
     same = ("sector", "camera", "ccd")
     if any(getattr(reference.ccd, name) != getattr(plan_.ccd, name) for name in same):

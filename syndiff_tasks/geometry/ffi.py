@@ -32,6 +32,11 @@ class FFIName(NamedTuple):
     time: str
     source: str
 
+    @property
+    def is_cutout(self):
+        """Whether the file is a cut-out, by the form that astrocut gives its name."""
+        return self.stem.endswith("_astrocut")
+
 
 def parse_ffi_name(path):
     """Parse the file name of an FFI or of a cut-out of FFIs.
@@ -130,7 +135,7 @@ def frame_origin(header, shape, name=None):
     if tuple(shape) == FRAME_SHAPE:
         return 0, 0
     origin = _physical_origin(header)
-    if origin != (0, 0) and _inside_frame(origin, shape):
+    if origin != (0, 0) and _on_frame(origin, shape):
         return origin
     shifted = {_shifted_origin(header, reference) for reference in _reference_pixels(header, name)}
     possible = [origin for origin in shifted if _inside_frame(origin, shape)]
@@ -191,6 +196,13 @@ def _shifted_origin(header, reference):
     shifts = [pixel - header_number(header, f"CRPIX{axis}") for axis, pixel in enumerate(reference, 1)]
     # The reference pixel of another fit differs by a fraction of a pixel.
     return tuple(round(s) for s in shifts) if all(math.isclose(s, round(s), abs_tol=1e-6) for s in shifts) else None
+
+
+def _on_frame(origin, shape):
+    """Return whether an image has a pixel of its FFI; TESScut fills with NaN what lies beyond."""
+    return origin is not None and all(
+        -n < o < full for o, n, full in zip(origin, shape[::-1], FRAME_SHAPE[::-1], strict=True)
+    )
 
 
 def _inside_frame(origin, shape):

@@ -124,11 +124,16 @@ class FolderMixin:
 class _OnFFI(_Reporting, RegionMixin):
     """What the tasks of one FFI have in common: the FFI, and which part of it."""
 
-    ffi = luigi.Parameter(description="the FFI: tess…_ffic.fits (SPOC) or hlsp_tica_…fits, also .gz or .fz")
+    ffi = luigi.Parameter(
+        description="the FFI: tess…_ffic.fits (SPOC) or hlsp_tica_…fits, also .gz or .fz, or a cut-out"
+    )
+    origin = luigi.Parameter(
+        default="", description="of a cut-out that does not show it: x0,y0 where it begins on the FFI"
+    )
 
     def plan(self):
         """Return the `Plan` of the FFI: its geometry and the skycells under it."""
-        return chain.plan.plan_ffi(self.ffi, self.roi, self.target, self.size, self.skycell_catalog)
+        return chain.plan.plan_ffi(self.ffi, self.roi, self.target, self.size, self.skycell_catalog, self.origin)
 
 
 class _OfCCD(_Reporting, FolderMixin, OverwriteMixin):
