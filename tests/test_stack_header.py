@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from syndiff_tasks.io.stack_header import NoFlux, check_keywords
+from syndiff_tasks.io.stack_header import NoFlux, check_band, check_keywords
 
 # Read off the header of skycell.2180.097, y band (../shared/data).
 REAL = {
@@ -121,3 +121,10 @@ def test_a_mask_need_not_have_a_position_but_may_not_have_a_wrong_one():
     check_keywords(bare, RING, "mask", "u2")
     with pytest.raises(ValueError, match="CRVAL2"):
         check_keywords(bare | {"CRVAL2": 38.0}, RING, "mask", "u2")
+
+
+def test_a_file_of_another_band_is_refused():
+    check_band({"FPA.FILTER": "y.00000 "}, "y")
+    check_band({}, "y")
+    with pytest.raises(ValueError, match="FPA.FILTER = y.00000, the name of the file says r"):
+        check_band({"FPA.FILTER": "y.00000"}, "r")

@@ -20,6 +20,7 @@ from syndiff_tasks.geometry import mapping
 from syndiff_tasks.geometry.rings import rings_v3
 from syndiff_tasks.io import fits_in, store
 from syndiff_tasks.io.archive import ArchiveUnavailable, RetryPolicy
+from syndiff_tasks.io.archive import stack_files as stack_file_names
 from syndiff_tasks.manifest import read_manifest
 from syndiff_tasks.targets import WholeTarget
 
@@ -133,6 +134,28 @@ def test_the_files_of_another_skycell_are_not_taken_for_the_right_ones(small, fo
     draft = SimpleNamespace(path=str(tmp_path / "raw"), notes={})
     with pytest.raises(ArchiveUnavailable, match="CRPIX1"):
         stack_files.download(moved, source_of(folder, data_root=str(tmp_path)), draft, quiet())
+
+
+def under_another_name(folder, small, tmp_path, old, new):
+    """Return a source and an empty draft, where one file of the skycell is a copy of another."""
+    copy = shutil.copytree(folder / "archive", tmp_path / "archive")
+    names = stack_file_names(small[0].name, "ri", stack_files.KINDS)
+    shutil.copy(copy / names[old], copy / names[new])
+    source = source_of(folder, bases=(str(copy),), data_root=str(tmp_path), bands=("r", "i"))
+    return source, SimpleNamespace(path=str(tmp_path / "raw"), notes={})
+
+
+def test_a_file_of_another_band_is_not_taken_for_the_right_one(small, folder, tmp_path):
+    source, draft = under_another_name(folder, small, tmp_path, "i_image", "r_image")
+    with pytest.raises(ArchiveUnavailable, match="FPA.FILTER = i.00000"):
+        stack_files.download(small[0], source, draft, quiet())
+
+
+@pytest.mark.parametrize(("old", "new"), [("r_wt", "r_image"), ("r_image", "r_wt")])
+def test_one_file_as_image_and_variance_is_refused(small, folder, tmp_path, old, new):
+    source, draft = under_another_name(folder, small, tmp_path, old, new)
+    with pytest.raises(ValueError, match="are the same bytes"):
+        stack_files.download(small[0], source, draft, quiet())
 
 
 def break_row(path, number):

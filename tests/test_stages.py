@@ -8,7 +8,7 @@ from astropy.io import fits
 from astropy.time import Time
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up_chain import ROI, blurred, notes_of, plain, sources_at, stars_on, templates
+from made_up_chain import RECIPE, ROI, blurred, notes_of, plain, sources_at, stars_on, templates
 from numpy.testing import assert_allclose
 
 from syndiff_tasks import paths
@@ -294,3 +294,32 @@ def test_progress_logs_every_tenth_where_there_is_no_terminal(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         f"Convolve(x): {tenth} %, {2 * tenth} of 200 skycells" for tenth in range(10, 101, 10)
     ]
+
+
+def write_blank(path, plan, groups, data=()):
+    """Write a template without data except in some pixels, and return the fraction that has some."""
+    frame_ = downsample.pixel_grid(plan, 1)
+    sampled = template.blank(frame_.owner.shape)
+    for pixel in data:
+        sampled.flux[pixel], sampled.variance[pixel], sampled.coverage[pixel] = 1.0, 1.0, 1.0
+        sampled.dq[pixel] = 0
+    shaped_by = combine_settings(plan)
+    described = template_file.TemplateSettings("counts", 1, 0.5, shaped_by, "")
+    return template_file.write_template(path, sampled, frame_, plan, (0.0, 0.0), described, groups)
+
+
+def combine_settings(plan):
+    return RECIPE.settings() | convolve.TemplatePsf("gauss", 40.0, None).settings(plan)
+
+
+def test_a_template_without_any_data_is_refused(plan, groups, tmp_path):
+    with pytest.raises(template_file.EmptyTemplate, match="no pixel of the template has data"):
+        write_blank(tmp_path / "empty.fits", plan, groups)
+    assert not (tmp_path / "empty.fits").exists()
+
+
+def test_a_template_with_little_data_is_named_with_its_fraction(plan, groups, tmp_path):
+    covered = write_blank(tmp_path / "sparse.fits", plan, groups, data=[(3, 4)])
+    assert 0 < covered < 0.5
+    assert f"sparse.fits: only {100 * covered:.1f} % of the pixels" in str(template_file.sparse("sparse.fits", covered))
+    assert template_file.sparse("full.fits", 0.5) is None

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from syndiff_tasks import paths
 from syndiff_tasks.geometry.skycell import skycell_keywords
 from syndiff_tasks.io import archive, disk, fits_in, stack_header, store
-from syndiff_tasks.pixels import bands
+from syndiff_tasks.pixels import bands, file_kind, scaling
 
 logger = logging.getLogger("luigi-interface")
 
@@ -31,6 +31,9 @@ FIRST_WAIT, LONGEST_WAIT, SLOWEST = 2.0, 300.0, 1000.0
 
 # For the estimate of disk space: a combined and blurred skycell [bytes].
 COMBINED_BYTES = 12_000_000
+
+# From the middle of an image or variance, to see whether it is one.
+ROWS_LOOKED_AT = 64
 
 # Temporaries of other hosts, whose processes cannot be asked, go when they are so old [days].
 DAYS_OLD = 1.0
@@ -118,14 +121,15 @@ def download(skycell, source, draft, progress, existing=NOTHING):
     archive.ArchiveUnavailable
         If a file cannot be fetched just now.
     ValueError
-        If a file is absent or gives no flux and `source.require_all_bands` is set, or the disk is too full.
+        If a file is absent or gives no flux and `source.require_all_bands` is set, the image and variance of a band
+        are the same file, or the disk is too full.
     """
     folder = paths.incoming(source.data_root)
     disk.sweep(folder, DAYS_OLD)
     disk.demand_space(folder, disk.needed_bytes(1, source.bands, KINDS, 1, keep_raw=True))
     files = archive.stack_files(skycell.name, source.bands, KINDS)
     expected = skycell_keywords(skycell) | {"NAXIS1": skycell.nx, "NAXIS2": skycell.ny}
-    read = functools.partial(_store_checked, expected, draft.path)
+    read = functools.partial(_store_checked, skycell.name, expected, draft.path)
     notes = {"files": dict(existing.files), "absent": {}, "unusable": {}}
     described = {"skycell": skycell.name, "keywords": _taken_over(existing, draft.path), "absent": []}
     for key in existing.files:
@@ -135,6 +139,7 @@ def download(skycell, source, draft, progress, existing=NOTHING):
         for key, file in fetched:
             progress.step(f"{key} {_came(key, file, notes, described)}")
     store.write_group(draft.path, [key for key in files if key in notes["files"]], described)
+    _demand_distinct(skycell.name, notes["files"])
     lacking = [*notes["absent"], *(f"{key} that gives flux" for key in notes["unusable"])]
     if lacking and source.require_all_bands:
         raise ValueError(
@@ -142,6 +147,17 @@ def download(skycell, source, draft, progress, existing=NOTHING):
             "unset it to go on without"
         )
     draft.notes.update(notes)
+
+
+def _demand_distinct(skycell, files):
+    """Raise if the image and the variance of a band are one file under two names."""
+    for key in files:
+        band, _, kind = key.partition("_")
+        if kind == "wt" and files[key]["sha256"] == files.get(f"{band}_image", {}).get("sha256"):
+            raise ValueError(
+                f"{skycell}: {files[key]['url']} and {files[f'{band}_image']['url']} are the same bytes, so one of them"
+                " is not what its name says; replace it in the archive or remove this one from `archive`"
+            )
 
 
 def _taken_over(existing, group):
@@ -170,14 +186,25 @@ def _came(key, file, notes, described):
     return "stored"
 
 
-def _store_checked(expected, group, key, path):
+def _store_checked(name, expected, group, key, path):
     """Store the pixels of a fetched file, and return its cards; ValueError if it is damaged or another file."""
-    kind = key.partition("_")[2]
+    band, _, kind = key.partition("_")
     stack = fits_in.read_mask(path) if kind == "mask" else fits_in.read_stack(path)
-    numbers = {name: value for name, value in expected.items() if not isinstance(value, str)}
+    numbers = {card: value for card, value in expected.items() if not isinstance(value, str)}
     stack_header.check_keywords(stack.keywords, numbers, kind, stack.stored.dtype)
+    stack_header.check_band(stack.keywords, band)
+    if kind != "mask" and (doubt := _doubt_about(stack, kind)):
+        logger.warning("%s: %s may not be what its name says: %s; look at the file", name, key, doubt)
     store.write_array(group, key, stack.stored)
     return stack.keywords
+
+
+def _doubt_about(stack, kind):
+    """Return why a file may not be of its kind, from some of its rows."""
+    middle = max(0, (stack.stored.shape[0] - ROWS_LOOKED_AT) // 2)
+    some = stack.stored[middle : middle + ROWS_LOOKED_AT]
+    power = 1 if kind == "image" else 2
+    return file_kind.doubt_about(scaling.weighted_terms(some, scaling.scaling_of(stack.keywords), power, 1.0), kind)
 
 
 def _today():

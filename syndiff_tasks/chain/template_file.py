@@ -35,6 +35,16 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
         The settings that a template's file tells.
     groups : dict of str to targets.WholeTarget
         The blurred skycells, whose manifests tell what they are made of.
+
+    Returns
+    -------
+    covered : float
+        Fraction of the pixels that see sky with a flux.
+
+    Raises
+    ------
+    EmptyTemplate
+        If no pixel has a flux.
     """
     factor = 10 ** (-0.4 * (photometry.PS1_ZERO_POINT - photometry.UNITS[described.units].zero_point))
     judged = template.apply_quality_flags(sampled, frame.science, frame.seam, described.min_coverage)
@@ -55,6 +65,8 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
     wcs_cards = tansip_keywords(tansip) | inverse_keywords(tansip, frame.owner.shape)
     unit, zero_point = photometry.UNITS[described.units]
     covered = float(np.isfinite(judged.flux[frame.science]).mean())
+    if not covered:
+        raise EmptyTemplate(f"{plan.path}: no pixel of the template has data; {_reasons(tables['SKYCELLS'])}")
     products.write_template(
         path,
         _provenance(plan, offset, described) | {"COVERED": (covered, "fraction of science pixels with a flux")},
@@ -64,6 +76,37 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
         unit=unit,
         zero_point=zero_point,
         dq_bits={bit.name: (bit.value, mask.DQ_MEANING[bit]) for bit in mask.DQ},
+    )
+    return covered
+
+
+def _reasons(skycells):
+    """Describe where the data of a template's skycells are."""
+    bare = int((skycells["BANDS"] == "").sum())
+    return (
+        f"{bare} of its {len(skycells)} skycells have no whole band in the archive, the others no good pixel here: look"
+        " at their files with `syndiff_tasks explain`, or choose another region with --roi or --target"
+    )
+
+
+class EmptyTemplate(ValueError):
+    """No pixel of a template has data."""
+
+
+class SparseTemplate(UserWarning):
+    """Fewer than `LITTLE` of the pixels of a template have data."""
+
+
+LITTLE = 0.5
+
+
+def sparse(path, covered):
+    """Return a `SparseTemplate` that names a template with little data, None where it has enough."""
+    if covered >= LITTLE:
+        return None
+    return SparseTemplate(
+        f"{path}: only {100 * covered:.1f} % of the pixels have data (COVERED in its header); its table SKYCELLS and "
+        "DQ tell which skycells lack bands"
     )
 
 

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from syndiff_tasks.io.address import public
 from syndiff_tasks.io.disk import quarantine, temporary_file
 from syndiff_tasks.io.mirror_proof import KNOWN_FILE, is_proven, record_proof
 from syndiff_tasks.io.retries import RetryPolicy, await_turn, pause_everyone, pause_file, wait, wait_after
@@ -132,7 +133,7 @@ def source_of(base: str, path: str) -> str | Path:
         bucket, _, prefix = rest.partition("/")
         base = f"https://{bucket}.s3.amazonaws.com/{prefix}".rstrip("/")
     elif scheme not in ("http", "https"):
-        raise ValueError(f"archive {base!r}: cannot fetch by {scheme}; give http(s)://…, s3://… or a folder")
+        raise ValueError(f"archive {public(base)!r}: cannot fetch by {scheme}; give http(s)://…, s3://… or a folder")
     if "?uri=" in base:
         name = path.rpartition("/")[2]
         return f"{base}{name}" if base.endswith(("/", "=")) else f"{base}/{name}"
@@ -225,9 +226,9 @@ def _demand_proof(denying, folder, policy):
     for base, path in denying.items():
         if not is_proven(base, source_of(base, KNOWN_FILE), folder, policy):
             raise UnprovenArchive(
-                f"{source_of(base, path)} does not exist, and {base} has not given any file yet, not even"
-                f" {KNOWN_FILE.rpartition('/')[2]}, which PS1 has: is the address wrong? Correct or remove it in"
-                " `archive` in the [syndiff] section of luigi.cfg (--syndiff-archive). If it holds a part of PS1 only,"
+                f"{public(str(source_of(base, path)))} does not exist, and {public(base)} has not given any file yet,"
+                f" not even {KNOWN_FILE.rpartition('/')[2]}, which PS1 has: is the address wrong? Correct or remove it"
+                " in `archive` in the [syndiff] section of luigi.cfg (--syndiff-archive). If it holds a part of PS1 only,"
                 " first download a skycell that it has"
             )
 
@@ -242,7 +243,7 @@ def _accepted(body, read):
         return None
     fetched = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     return FetchedFile(
-        body.path, body.url, body.size, body.digest.hexdigest(), body.etag, body.last_modified, fetched, content
+        body.path, body.shown, body.size, body.digest.hexdigest(), body.etag, body.last_modified, fetched, content
     )
 
 
@@ -329,7 +330,7 @@ def _bodies_of_mirror(transfer, part, suspect, policy, stop):
             last.again = digest != refused
             refused = digest
             part.clear()
-        logger.warning("try %d of %d of %s failed: %s", attempt, tries, part.url, last)
+        logger.warning("try %d of %d of %s failed: %s", attempt, tries, part.shown, last)
         seconds = wait_after(last, attempt, policy)
         if last.crowded:
             pause_everyone(pause, seconds)
@@ -338,4 +339,4 @@ def _bodies_of_mirror(transfer, part, suspect, policy, stop):
         if attempt < tries:
             wait(seconds, stop)
     count = "1 try" if attempt == 1 else f"{attempt} tries"
-    raise _MirrorFailed(part.url, last, count)
+    raise _MirrorFailed(part.shown, last, count)

@@ -55,7 +55,7 @@ def wait(seconds, stop):
 
 def pause_file(part):
     """Return the file that makes all processes of a data folder pause requests to the host of a part."""
-    host = urllib.parse.urlsplit(part.url).netloc
+    host = urllib.parse.urlsplit(part.shown).netloc
     return part.path.with_name(f".pause+{host}")
 
 

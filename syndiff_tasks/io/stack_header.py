@@ -47,6 +47,19 @@ def check_keywords(keywords: Mapping[str, Any], expected: Mapping[str, float], k
         _check_scaling(keywords)
 
 
+def check_band(keywords: Mapping[str, Any], band: str) -> None:
+    """Check that a stack product is of a band, where its header names one (``FPA.FILTER = 'r.00000'``).
+
+    Raises
+    ------
+    ValueError
+        If it is of another band.
+    """
+    found = str(keywords.get("FPA.FILTER", band)).strip()
+    if found.partition(".")[0] != band:
+        raise ValueError(f"header has FPA.FILTER = {found}, the name of the file says {band}: a file of another band")
+
+
 def _stem(name):
     return name.rstrip("0123456789_")
 

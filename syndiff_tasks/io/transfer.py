@@ -19,6 +19,7 @@ import requests
 import requests.adapters
 import urllib3.exceptions
 
+from syndiff_tasks.io.address import public, without_secrets
 from syndiff_tasks.io.retries import Stopped, seconds_to_wait
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,11 @@ class Part:
         self.etag = self.last_modified = None
         self.resumable = self.resumed = False
         self.refusal = None
+
+    @property
+    def shown(self) -> str:
+        """The URL as it is logged and kept: without passwords."""
+        return public(self.url)
 
     def validator(self) -> str | None:
         """Return the version of the file on the server: a strong ETag, or its date (RFC 9110, 13.1.5)."""
@@ -118,7 +124,7 @@ def get(part, policy, stop):
                 urllib3.exceptions.ProxyError,
             ),
         )
-        text = _root_of(error)
+        text = without_secrets(_root_of(error), part.url)
         if unreached:
             text = f"the host {urllib.parse.urlsplit(part.url).hostname} could not be reached: {text}"
         raise TryFailed(text, unreached=unreached) from error
@@ -247,7 +253,7 @@ def _sort(response, part):
         part.clear()
     again = status in RETRIED or status >= 500 or status == 416
     reason = f"status {status} {response.reason}"
-    logger.info("%s answered %s, beginning %r", part.url, reason, page[:200])
+    logger.info("%s answered %s, beginning %r", part.shown, reason, page[:200])
     pause = seconds_to_wait(headers.get("Retry-After"))
     raise TryFailed(reason, again=again, retry_after=pause, crowded=status in CROWDED)
 
@@ -294,7 +300,7 @@ def _append(part, pieces, stop):
 def _demand_fits(head, part):
     if not head.startswith(FITS_MAGIC[: len(head)]):
         part.clear()
-        logger.warning("%s sent something that is not a FITS file, beginning %r", part.url, head[:200])
+        logger.warning("%s sent something that is not a FITS file, beginning %r", part.shown, head[:200])
         raise TryFailed(f"the body is not a FITS file: it begins {head[:40]!r}")
 
 

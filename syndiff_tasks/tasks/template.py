@@ -1,17 +1,20 @@
 """The tasks of one FFI: map, convolved skycells, templates."""
 
+import logging
 import time
 from pathlib import Path
 
 import luigi
 
-from syndiff_tasks import chain, paths
+from syndiff_tasks import chain, failures, paths
 from syndiff_tasks.config import Auto, Offsets, Switch, downloads_at_once, syndiff
 from syndiff_tasks.targets import WholeTarget
 
 from .base import ConvolutionMixin, FolderMixin, OverwriteMixin, _OnFFI
 from .pointing import DriftOffsets
 from .skycell import CombineBands, combined_target
+
+logger = logging.getLogger("luigi-interface")
 
 
 class MapFFI(_OnFFI, OverwriteMixin):
@@ -237,11 +240,14 @@ class Downsample(_Blurring, FolderMixin):
             templates = chain.downsample.integrate(plan, frame, groups, batch, syndiff().oversampling, progress)
             for offset, sampled in zip(batch, templates, strict=True):
                 with made[offset][0].writing() as draft:
-                    chain.template_file.write_template(
+                    covered = chain.template_file.write_template(
                         draft.path, sampled, frame, plan, offset, self.described(), groups
                     )
                     draft.notes["seconds"] = chain.template_file.seconds_of(groups)
                     draft._replace(begun=begun).record_time(f"integrate and write, {len(batch)} offsets")
+                if warning := chain.template_file.sparse(made[offset][0].path, covered):
+                    logger.warning("%s", warning)
+                    failures.record(self.task_family, made[offset][0].path, warning)
         for offset, targets in made.items():
             chain.template_page.draw(plan, targets)
             progress.step(f"dx {offset[0]:+} dy {offset[1]:+} drawn")
