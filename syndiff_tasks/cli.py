@@ -111,6 +111,13 @@ def _days(text):
     return float(text.removesuffix("d"))
 
 
+def _mesh(text):
+    """Return the side of a mesh; ValueError if it is not a whole number of at least 8."""
+    if not (side := int(text)) >= 8:
+        raise ValueError
+    return side
+
+
 def _file(action):
     action.complete = shtab.FILE
 
@@ -118,22 +125,19 @@ def _file(action):
 def _add_difference(command):
     _file(command.add_argument("ffi", help="the FFI, SPOC or TICA"))
     _file(command.add_argument("template", help="its template, of the whole frame or a region"))
-    _file(command.add_argument("--out", help="write DIFFERENCE, NOISE and MASK to this FITS file"))
+    _file(command.add_argument("--out", help="write DIFFERENCE, NOISE, FLAGS, kernel and sky to this FITS file"))
     _file(command.add_argument("--png", help="draw FFI, template, difference and coverage to this PNG file"))
     command.add_argument(
         "--threshold", type=float, default=5.0, help="least significance that is printed [sigma] (default: 5)"
     )
     command.add_argument(
         "--kernel",
-        type=int,
-        choices=(1, 3, 5),
-        help="side of the matching kernel [px]; 1 is the scale alone (default: the largest that the data constrain)",
+        choices=("auto", "1", "3", "5", "5+wings", "7+wings", "9+wings"),
+        default="auto",
+        help="taps of the matching kernel along each axis; 1 is the scale alone (default: auto, by cross-validation)",
     )
     command.add_argument(
-        "--mesh",
-        type=int,
-        default=64,
-        help="subtract the sky left after the plane on meshes of this size [px]; 0 leaves it (default: 64)",
+        "--mesh", type=_mesh, default=32, help="side of the meshes on which the sky is measured [px] (default: 32)"
     )
 
 

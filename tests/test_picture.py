@@ -43,7 +43,7 @@ def test_each_panel_has_a_title_and_a_unit(figure):
     text = words(figure)
     for expected in ("TESS Full Frame Image", "Pan-STARRS1 template", "Difference", "Coverage", "Flags", "electrons/s"):
         assert expected in text
-    assert "saturated in Pan-STARRS1 (18 px)" in text
+    assert "saturated or blank in Pan-STARRS1 (18 px)" in text
     assert "repaired" not in text  # a flag that is not set has no legend
 
 

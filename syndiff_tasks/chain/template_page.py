@@ -4,6 +4,8 @@ from pathlib import Path
 
 from syndiff_tasks.io import fits_in
 
+from .difference import unit_of
+
 
 def draw(plan, targets):
     """Draw the picture and write the page of a template, unless they exist."""
@@ -16,7 +18,7 @@ def draw(plan, targets):
     template_file = product.read_template(finished.path)
     ffi = fits_in.read_ffi(plan.path)
     preview = difference.preview(template_file, ffi.image, ffi.uncertainty)
-    unit = str(ffi.header.get("BUNIT", "electrons/s")).strip()
+    unit = unit_of(ffi.header)
     drawing, page = beside
     if not drawing.exists():
         with drawing.writing() as draft:

@@ -94,6 +94,12 @@ def kernel_sum(kernel, x, y):
     return kernel_at(kernel, x, y).sum(axis=-1)
 
 
+def middle_scale(kernel):
+    """Return the scale in the middle of the image [FFI units per template unit]."""
+    ny, nx = kernel.shape
+    return float(kernel_sum(kernel, (nx - 1) / 2, (ny - 1) / 2))
+
+
 @numba.njit(cache=True, nogil=True)
 def _sum_boxes(flux, n):
     """Sum n x n pixels from each pixel on; what lies beyond the image counts as 0."""

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from syndiff_tasks.pixels import photometry
+from syndiff_tasks.pixels.kernel import middle_scale
 from syndiff_tasks.pixels.mask import DQ
 
 NAMED = 5
@@ -123,22 +124,23 @@ def _on_difference(template, preview, unit):
     """Warn of a difference image that shows a problem."""
     if preview.result is None:
         return [f"There is no difference image: {preview.reason}."]
-    fit = preview.result.match
+    result = preview.result
     sentences = []
     expected = 10 ** (-0.4 * (template.zero_point - photometry.TESS_ZERO_POINT_AB))
-    if unit == "electrons/s" and math.isfinite(expected) and abs(fit.scale / expected - 1) > 0.2:
+    relative = middle_scale(result.kernel) / expected
+    if unit == "electrons/s" and math.isfinite(expected) and abs(relative - 1) > 0.2:
         sentences.append(
-            f"The FFI is {fit.scale / expected:.2f} times as bright as the template's zero point predicts: check that "
+            f"The FFI is {relative:.2f} times as bright as the template's zero point predicts: check that "
             "both show the same field in the same units."
         )
-    if fit.mismatch > 0.05:
+    if result.mismatch > 0.05:
         sentences.append(
-            f"Stars are subtracted to {100 * fit.mismatch:.0f} % of their brightness only: use hotpants or SFFT with a "
-            "varying kernel, or another psf_sigma."
+            f"Stars are subtracted to {100 * result.mismatch:.0f} % of their brightness only: use psf = prf, or a "
+            "smaller psf_sigma with oversampling = 2."
         )
-    if fit.excess > 1.5:
+    if result.excess > 1.5:
         sentences.append(
-            f"Empty sky scatters {fit.excess:.1f} times as much as the uncertainties predict: there is scattered "
-            "light, or the uncertainties are too small."
+            f"Empty sky scatters {result.excess:.1f} times as much as the uncertainties predict: scattered light has "
+            "structure that the meshes of the sky do not follow, or the uncertainties are too small."
         )
     return sentences

@@ -79,23 +79,25 @@ def block_significance(difference, noise, side):
     return mean / np.sqrt(variance / np.isfinite(_blocks(difference, side, np.nan)).sum(axis=-1).clip(1))
 
 
-def most_serious_flag(dq, side):
-    """Return the index into `FLAGS` of the most serious flag of each block.
+def most_serious_flag(dq, side, bits=tuple(int(flag.bit) for flag in FLAGS)):
+    """Return the index into `bits` of the most serious flag of each block.
 
     Parameters
     ----------
-    dq : ndarray of int32, shape (ny, nx)
-        Bits of `syndiff_tasks.pixels.mask.DQ`.
+    dq : ndarray of int, shape (ny, nx)
+        Flags.
     side : int
         Side of a block [px]. The bits of a block are OR-ed, so that the flag of a single pixel is visible.
+    bits : sequence of int, optional
+        Values of the bits, the most serious first; by default those of `FLAGS`.
 
     Returns
     -------
     ndarray of float32, shape (ceil(ny / side), ceil(nx / side))
         0, 1, ... or NaN where no flag is set.
     """
-    bits = np.bitwise_or.reduce(_blocks(dq, side, 0), axis=-1)
-    index_of_flag = np.full(bits.shape, np.nan, dtype=np.float32)
-    for index in reversed(range(len(FLAGS))):
-        index_of_flag[(bits & int(FLAGS[index].bit)) != 0] = index
+    joined = np.bitwise_or.reduce(_blocks(dq, side, 0), axis=-1)
+    index_of_flag = np.full(joined.shape, np.nan, dtype=np.float32)
+    for index in reversed(range(len(bits))):
+        index_of_flag[(joined & bits[index]) != 0] = index
     return index_of_flag

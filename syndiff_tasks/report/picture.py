@@ -11,8 +11,11 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter
 
 from syndiff_tasks.geometry.tansip import pixel_to_sky, sky_to_pixel
+from syndiff_tasks.pixels.cutout import sky_with_straps
+from syndiff_tasks.pixels.difference import Flag
+from syndiff_tasks.pixels.kernel import middle_scale
 from syndiff_tasks.report.caption import caption
-from syndiff_tasks.report.difference import THRESHOLD, background_plane
+from syndiff_tasks.report.difference import THRESHOLD, is_searched
 from syndiff_tasks.report.downscale import block_mean, block_side, block_significance, most_serious_flag
 from syndiff_tasks.report.figure import FRAME, INK, QUIET, new_figure, style_axes
 from syndiff_tasks.report.flags import FLAGS
@@ -57,7 +60,7 @@ def directions(tansip, x, y):
     return north / np.linalg.norm(north), east / np.linalg.norm(east)
 
 
-def _show(axes, image, region, side, **style):
+def show_image(axes, image, region, side, **style):
     """Draw an image of blocks of `side` pixels on the axes of the FFI's pixels."""
     ny, nx = image.shape
     extent = (region.x0 - 0.5, region.x0 + nx * side - 0.5, region.y0 - 0.5, region.y0 + ny * side - 0.5)
@@ -74,7 +77,7 @@ def _show(axes, image, region, side, **style):
     return shown
 
 
-def _title(axes, title, subtitle):
+def write_title(axes, title, subtitle):
     """Write a title and a line below it above a panel."""
     axes.set_title(f"{title}\n", loc="left", fontsize=11, color=INK, fontweight="bold")
     axes.text(0, 1.02, subtitle, transform=axes.transAxes, fontsize=8.5, color=QUIET, va="bottom")
@@ -176,18 +179,34 @@ def _stretch(images, noise):
     return AsinhNorm(linear_width=3 * width, vmin=max(low, middle - 4 * width), vmax=max(high, middle + 10 * width))
 
 
-def _draw_ffi_and_template(panels, template, preview, unit, side):
+def matched_images(preview):
+    """Return what is compared in a difference image.
+
+    Parameters
+    ----------
+    preview : syndiff_tasks.report.difference.DifferencePreview
+        A preview with a difference.
+
+    Returns
+    -------
+    ffi, model : ndarray of float32, shape (ny, nx)
+        FFI minus sky and straps, and the convolved template; NaN = no data.
+    """
+    result = preview.result
+    model = np.where(result.flags & int(Flag.NO_DATA), np.float32(np.nan), result.model)
+    return preview.pair.ffi - sky_with_straps(result.sky, result.straps), model
+
+
+def draw_matched(panels, template, preview, unit, side):
     """Draw FFI and template, on one stretch where they are matched."""
-    ffi, flux, noise = preview.frames.ffi, preview.frames.flux, 0.0
+    ffi, flux, noise = preview.pair.ffi, template.flux, 0.0
     matched = preview.result is not None
     ffi_subtitle, flux_subtitle = "as observed", f"not scaled [{template.unit}]"
     if matched:
-        match = preview.result.match
-        ffi = ffi - background_plane(ffi.shape, match.background)
-        flux = flux * np.float32(match.scale)
+        ffi, flux = matched_images(preview)
         noise = float(np.nanmedian(preview.result.noise))
-        ffi_subtitle = "background plane subtracted"
-        flux_subtitle = f"multiplied by {match.scale:.4g} to match the FFI"
+        ffi_subtitle = "sky subtracted"
+        flux_subtitle = f"convolved to match the FFI, scale {middle_scale(preview.result.kernel):.4g}"
     place = target_pixel(template)
     if place:
         ffi_subtitle += "; green cross: target"
@@ -197,8 +216,8 @@ def _draw_ffi_and_template(panels, template, preview, unit, side):
         (panels[1], flux, "Pan-STARRS1 template", flux_subtitle, unit if matched else template.unit),
     ):
         norm = _stretch([ffi, flux] if matched else [image], noise)
-        shown = _show(axes, image, template.region, side, cmap="gray_r", norm=norm)
-        _title(axes, title, subtitle)
+        shown = show_image(axes, image, template.region, side, cmap="gray_r", norm=norm)
+        write_title(axes, title, subtitle)
         _color_bar(axes, shown, f"flux per pixel{f' [{label}]' if label else ''}, asinh stretch")
         if not np.isfinite(image).any():
             _note(axes, "no data")
@@ -207,22 +226,24 @@ def _draw_ffi_and_template(panels, template, preview, unit, side):
     _compass(panels[0], template)
 
 
-def _draw_difference(axes, template, preview, side):
+def draw_difference(axes, template, preview, side):
     """Draw the difference in units of its noise, the most significant detections ringed and numbered."""
-    _title(axes, "Difference: FFI minus template", "red: brighter in the FFI; blue: fainter; gray: masked or no data")
+    write_title(
+        axes, "Difference: FFI minus template", "red: brighter in the FFI; blue: fainter; gray: masked or no data"
+    )
     if preview.result is None:
-        _show(axes, np.full((1, 1), np.nan), template.region, max(preview.frames.ffi.shape))
+        show_image(axes, np.full((1, 1), np.nan), template.region, max(preview.pair.ffi.shape))
         _note(axes, f"no difference image: {preview.reason}")
         return
-    trusted = np.where(preview.result.mask == 0, preview.result.difference, np.float32(np.nan))
+    trusted = np.where(is_searched(preview.result), preview.result.difference, np.float32(np.nan))
     significance = block_significance(trusted, preview.result.noise, side)
-    shown = _show(axes, significance, template.region, side, cmap="RdBu_r", norm=Normalize(-8, 8))
+    shown = show_image(axes, significance, template.region, side, cmap="RdBu_r", norm=Normalize(-8, 8))
     _color_bar(axes, shown, "difference / noise [sigma]", extend="both")
     if not np.isfinite(significance).any():
         _note(axes, "no data")
     if place := target_pixel(template):
         _mark_target(axes, place)
-    _ring(axes, preview.detections, preview.frames.ffi.shape[1])
+    _ring(axes, preview.detections, preview.pair.ffi.shape[1])
 
 
 def _ring(axes, detections, nx):
@@ -249,14 +270,14 @@ def _ring(axes, detections, nx):
 def _draw_coverage(axes, template, side):
     """Draw the fraction of each pixel that has data."""
     coverage = block_mean(template.coverage, side)
-    shown = _show(axes, coverage, template.region, side, cmap="cividis", norm=Normalize(0, 1))
-    _title(axes, "Coverage", "fraction of each pixel's PSF-weighted area with Pan-STARRS1 data")
+    shown = show_image(axes, coverage, template.region, side, cmap="cividis", norm=Normalize(0, 1))
+    write_title(axes, "Coverage", "fraction of each pixel's PSF-weighted area with Pan-STARRS1 data")
     _color_bar(axes, shown, "coverage [fraction]")
     if not np.isfinite(coverage).any():
         _note(axes, "no data")
 
 
-def _height(axes):
+def panel_height(axes):
     """Return the height of a panel after its aspect is applied [inch]."""
     axes.apply_aspect()
     return axes.get_position().height * axes.figure.get_figheight()
@@ -272,9 +293,9 @@ def _draw_flags(axes, template, side):
     """Draw the most serious DQ flag of each pixel with a legend of the flags that are set."""
     colors = ListedColormap([flag.color for flag in FLAGS])
     norm = BoundaryNorm(np.arange(len(FLAGS) + 1) - 0.5, len(FLAGS))
-    _show(axes, most_serious_flag(template.dq, side), template.region, side, cmap=colors, norm=norm)
+    show_image(axes, most_serious_flag(template.dq, side), template.region, side, cmap=colors, norm=norm)
     axes.set_facecolor("white")
-    _title(axes, "Flags", "most serious flag of each pixel; white: no flag")
+    write_title(axes, "Flags", "most serious flag of each pixel; white: no flag")
     legend = [
         Patch(facecolor=flag.color, edgecolor=FRAME, label=f"{flag.meaning} ({pixels:,} px)")
         for flag, pixels in _flags_set(template)
@@ -285,7 +306,7 @@ def _draw_flags(axes, template, side):
     axes.legend(
         handles=legend,
         loc="upper left",
-        bbox_to_anchor=(0, -0.5 / _height(axes)),
+        bbox_to_anchor=(0, -0.5 / panel_height(axes)),
         borderpad=0,
         borderaxespad=0,
         fontsize=8,
@@ -299,7 +320,7 @@ def _draw_flags(axes, template, side):
 def _list_detections(axes, preview, unit):
     """List the detections as text; return the height of the list [inch]."""
     axes.axis("off")
-    _title(axes, "Sources in the difference", f"at least {THRESHOLD:g} sigma, away from damaged stars")
+    write_title(axes, "Sources in the difference", f"at least {THRESHOLD:g} sigma, away from damaged stars")
     if preview.result is None:
         lines = ["no difference image:", *textwrap.wrap(preview.reason, 52)]
     elif not len(preview.detections):
@@ -315,10 +336,9 @@ def _list_detections(axes, preview, unit):
         lines += [f"... and {more} more"] * (more > 0)
         lines += ["", f"x, y: 0-based FFI pixels; RA, Dec: degrees; flux: {unit or 'FFI units'}"]
     if preview.result is not None:
-        match = preview.result.match
         lines += [
-            f"PSF mismatch: {100 * match.mismatch:.1f} % of a star's brightness",
-            f"scatter of empty sky: {match.excess:.2f} x the formal noise",
+            f"PSF mismatch: {100 * preview.result.mismatch:.1f} % of a star's brightness",
+            f"scatter of empty sky: {preview.result.excess:.2f} x the formal noise",
         ]
     axes.text(0, 0.98, "\n".join(lines), fontsize=8.5, color=INK, family="monospace", va="top", linespacing=1.45)
     return 0.17 * len(lines)
@@ -329,12 +349,11 @@ def _draw_stamps(axes, region, preview, top):
     x, y = round(preview.detections["x"][0]) - region.x0, round(preview.detections["y"][0]) - region.y0
     rows, columns = (slice(max(at - STAMP_REACH, 0), at + STAMP_REACH + 1) for at in (y, x))
     box, result = (rows, columns), preview.result
-    ffi = (preview.frames.ffi - background_plane(preview.frames.ffi.shape, result.match.background))[box]
-    flux = preview.frames.flux[box] * np.float32(result.match.scale)
+    ffi, flux = (image[box] for image in matched_images(preview))
     norm = _stretch([ffi, flux], float(np.nanmedian(result.noise)))
     sigma = result.difference[box] / result.noise[box]
     side = 1.25
-    height, width = _height(axes), axes.get_position().width * axes.figure.get_figwidth()
+    height, width = panel_height(axes), axes.get_position().width * axes.figure.get_figwidth()
     for column, (image, title, style) in enumerate(
         (
             (ffi, "number 1: FFI", {"cmap": "gray_r", "norm": norm}),
@@ -368,28 +387,44 @@ def draw(template, preview, ffi_name, unit="electrons/s"):
     matplotlib.figure.Figure
         Two rows of three panels, 1660 px wide; `syndiff_tasks.report.figure.save` writes it.
     """
-    figure, panels = _panels(template.flux.shape, len(_flags_set(template)))
+    figure, panels = new_panels(template.flux.shape, len(_flags_set(template)))
     side = block_side(template.flux.shape)
-    _draw_ffi_and_template(panels[:2], template, preview, unit, side)
-    _draw_difference(panels[2], template, preview, side)
+    draw_matched(panels[:2], template, preview, unit, side)
+    draw_difference(panels[2], template, preview, side)
     _draw_coverage(panels[3], template, side)
     _draw_flags(panels[4], template, side)
     used = _list_detections(panels[5], preview, unit)
     if preview.detections:
-        _draw_stamps(panels[5], template.region, preview, _height(panels[5]) - used - 0.45)
+        _draw_stamps(panels[5], template.region, preview, panel_height(panels[5]) - used - 0.45)
     figure.text(0.7 / WIDTH, 0.22 / figure.get_figheight(), caption(template, ffi_name), fontsize=9, color=QUIET)
     return figure
 
 
-def _panels(shape, legend_lines):
-    """Lay out two rows of three panels of the image's proportions above a legend and a caption."""
+def new_panels(shape, legend_lines, columns=3):
+    """Lay out two rows of panels of the image's proportions above a legend and a caption.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (ny, nx) of the image.
+    legend_lines : int
+        Lines of the legend below the last panels.
+    columns : int, default 3
+        Panels in a row.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    panels : list of matplotlib.axes.Axes
+        Row by row.
+    """
     width, top, between, bottom = 4.1, 0.65, 1.2, 1.1 + 0.17 * legend_lines  # [inch]
     height = width * min(max(shape[0] / shape[1], 0.6), 1.3)
-    total = top + height + between + height + bottom
-    figure = new_figure(WIDTH, total)
+    total, whole = top + height + between + height + bottom, WIDTH - (3 - columns) * (width + 1.35)
+    figure = new_figure(whole, total)
     panels = []
     for low in (bottom + height + between, bottom):
-        for column in range(3):
-            box = ((0.7 + column * (width + 1.35)) / WIDTH, low / total, width / WIDTH, height / total)
+        for column in range(columns):
+            box = ((0.7 + column * (width + 1.35)) / whole, low / total, width / whole, height / total)
             panels.append(figure.add_axes(box))
     return figure, panels

@@ -9,9 +9,21 @@ from astropy.io import fits
 from astropy.table import Table
 
 from syndiff_tasks.geometry.region import Region, parse_region
-from syndiff_tasks.geometry.tansip import TanSip, oversampled, tansip_from_header
+from syndiff_tasks.geometry.tansip import TanSip, oversampled, sky_to_pixel, tansip_from_header
+from syndiff_tasks.pixels.difference import ImagePair
 
 IMAGES = ("FLUX_SUM", "VARIANCE", "COVERAGE", "DQ")
+
+#: Pixels so near to a target or a variable star are kept out of the fit of a kernel [px].
+KEPT_OUT = 3
+
+
+class Planes(NamedTuple):
+    """Flux, its variance and DQ bits on the pixels of the file."""
+
+    flux: np.ndarray
+    variance: np.ndarray
+    dq: np.ndarray
 
 
 class Template(NamedTuple):
@@ -39,6 +51,8 @@ class Template(NamedTuple):
         FFI pixels of the arrays, half-open and 0-based.
     oversampling : int
         Template pixels along an FFI pixel in the file.
+    fine : Planes or None
+        The images with the file's own pixels where it is oversampled; None where these are the FFI's.
     target : tuple of float, or None
         RA and Dec [deg] of the target that the template was made for (RA_TARG, DEC_TARG); None where it was not made
         for one.
@@ -57,6 +71,7 @@ class Template(NamedTuple):
     tansip: TanSip
     region: Region
     oversampling: int
+    fine: Planes | None
     target: tuple[float, float] | None
     skycells: Table
     stars: Table
@@ -129,7 +144,9 @@ def read_template(path):
     region = parse_region(header["ROI"]) if header.get("ROI") else Region(0, 0, shape[1], shape[0])
     n = _oversampling(path, shape, region)
     tansip = tansip_from_header(flux_header)
+    fine = None
     if n > 1:
+        fine = Planes(images["FLUX_SUM"], images["VARIANCE"], images["DQ"])
         images = {
             "FLUX_SUM": blocks_of(images["FLUX_SUM"], n).sum(axis=-1),
             "VARIANCE": blocks_of(images["VARIANCE"], n).sum(axis=-1),
@@ -149,7 +166,70 @@ def read_template(path):
         tansip=tansip,
         region=region,
         oversampling=n,
+        fine=fine,
         target=(float(header["RA_TARG"]), float(header["DEC_TARG"])) if "RA_TARG" in header else None,
         skycells=skycells,
         stars=stars,
     )
+
+
+def pair_of(template, image, uncertainty):
+    """Cut the FFI to the pixels of its template.
+
+    Parameters
+    ----------
+    template : Template
+        The template.
+    image : ndarray of float32, shape (2078, 2136)
+        The whole FFI.
+    uncertainty : ndarray of float32, same shape, or None
+        Its uncertainty.
+
+    Returns
+    -------
+    syndiff_tasks.pixels.difference.ImagePair
+        Both on the same pixels; of an oversampled template with all of its pixels.
+
+    Raises
+    ------
+    ValueError
+        If the region lies off the FFI.
+    """
+    x0, y0, x1, y1 = template.region
+    if x0 < 0 or y0 < 0 or y1 > image.shape[0] or x1 > image.shape[1]:
+        raise ValueError(
+            f"{template.path}: region {x0},{y0},{x1},{y1} lies off the FFI of shape {image.shape}; give the FFI that "
+            "the template was made for"
+        )
+    box = slice(y0, y1), slice(x0, x1)
+    planes = template.fine or Planes(template.flux, template.variance, template.dq)
+    return ImagePair(
+        np.ascontiguousarray(image[box]),
+        None if uncertainty is None else np.ascontiguousarray(uncertainty[box]),
+        *planes,
+    )
+
+
+def keep_out_of(template, positions=()):
+    """Mark what a kernel must not be fitted to: the surroundings of the template's target and of other positions.
+
+    Parameters
+    ----------
+    template : Template
+        The template.
+    positions : iterable of (float, float), optional
+        RA and Dec [deg] of known variable stars; those off the template are ignored.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+        True within `KEPT_OUT` px.
+    """
+    ny, nx = template.flux.shape
+    out = np.zeros((ny, nx), bool)
+    for ra, dec in (*positions, *([template.target] if template.target else [])):
+        x, y = (float(value) for value in sky_to_pixel(template.tansip, ra, dec))
+        if -KEPT_OUT - 1 < x < nx + KEPT_OUT and -KEPT_OUT - 1 < y < ny + KEPT_OUT:
+            x, y = round(x), round(y)
+            out[max(y - KEPT_OUT, 0) : y + KEPT_OUT + 1, max(x - KEPT_OUT, 0) : x + KEPT_OUT + 1] = True
+    return out

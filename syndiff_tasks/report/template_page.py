@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from syndiff_tasks.pixels.kernel import middle_scale
 from syndiff_tasks.pixels.mask import DQ
 from syndiff_tasks.report.caption import caption
 from syndiff_tasks.report.caveats import bands_of_skycells, bands_wanted, caveats
@@ -109,8 +110,8 @@ def _facts(template, preview):
     ]
     if preview.result is not None:
         facts += [
-            ("scale to the FFI", f"{preview.result.match.scale:.5g}"),
-            ("PSF mismatch", f"{100 * preview.result.match.mismatch:.1f} %"),
+            ("scale to the FFI", f"{middle_scale(preview.result.kernel):.5g}"),
+            ("PSF mismatch", f"{100 * preview.result.mismatch:.1f} %"),
             (f"detections ≥ {THRESHOLD:g} sigma", f"{len(preview.detections)}"),
         ]
     return facts
