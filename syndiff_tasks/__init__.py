@@ -11,8 +11,8 @@ import sys
 __version__ = "0.1.0"
 
 TASKS = (
-    *("CombineBands", "Convolve", "DownloadSkycell", "Downsample", "DriftOffsets", "EveryFFI", "MapFFI"),
-    *("ReferenceFFI", "Sector"),
+    *("CombineBands", "Convolve", "Difference", "DownloadSkycell", "Downsample", "DriftOffsets", "EveryFFI"),
+    *("MapFFI", "ReferenceFFI", "Sector"),
 )
 
 # Public names, and the modules that define them.

@@ -417,6 +417,9 @@ class syndiff(luigi.Config):  # noqa: N801 - Luigi makes the section's name of t
     )
     tic_lookup = _setting(luigi.Parameter, "tic_lookup", description="MAST service that finds TIC numbers (--target)")
     ccds_at_once = _setting(Whole, "ccds_at_once", 1, 16, description="CCDs of a sector that are worked on at once")
+    difference_images = _setting(
+        Switch, "difference_images", description="write the images of a difference of a whole CCD"
+    )
     pictures = _setting(Switch, "pictures", description="draw a picture and a page")
 
 

@@ -129,13 +129,18 @@ def _templates(root, ccd, region):
 
 
 def picture(template_path):
-    """Return the path of the picture of a template (PNG)."""
+    """Return the path of the picture of a template or difference (PNG)."""
     return Path(template_path).with_suffix(".png")
 
 
 def page(template_path):
-    """Return the path of the page of a template (HTML)."""
+    """Return the path of the page of a template or difference (HTML)."""
     return Path(template_path).with_suffix(".html")
+
+
+def difference(root, ccd, region):
+    """Return the path of a difference image (FITS)."""
+    return _ccd_folder(root, "differences", ccd) / ccd.stem / region / f"syndiff_difference_{_label(ccd)}.fits"
 
 
 def reference_ffi(root, ccd):

@@ -279,7 +279,7 @@ OTHER = {
         "require_all_bands": "true",
     },
     **{"star_catalog": "gaia", "saturated_stars": "keep", "ccds_at_once": "4"},
-    **{"pictures": "false", "tic_lookup": "http://127.0.0.1/mast"},
+    **{"difference_images": "true", "pictures": "false", "tic_lookup": "http://127.0.0.1/mast"},
 }
 
 

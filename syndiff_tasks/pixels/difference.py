@@ -67,7 +67,7 @@ FLAG_MEANING = {
     Flag.STRAP: "column with a strap, its extra sky taken off",
     Flag.EDGE_OF_KERNEL: "kernel reaches off the data here: no difference",
     Flag.SCATTERED: "sky is steeper than the limit",
-    Flag.TEMPLATE_GAP: "blank PS1 pixels within reach of the template's PSF",
+    Flag.TEMPLATE_GAP: "blank PS1 pixels within reach of the PSF",
 }
 
 

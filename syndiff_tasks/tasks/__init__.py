@@ -4,6 +4,7 @@ All tasks of an FFI are known before the first one runs: which skycells lie unde
 the ring table alone.
 """
 
+from .difference import Difference
 from .pointing import DriftOffsets, ReferenceFFI
 from .sector import EveryFFI, Sector
 from .skycell import CombineBands, DownloadSkycell
@@ -12,6 +13,7 @@ from .template import Convolve, Downsample, MapFFI
 __all__ = [
     "CombineBands",
     "Convolve",
+    "Difference",
     "DownloadSkycell",
     "Downsample",
     "DriftOffsets",
