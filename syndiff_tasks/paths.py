@@ -197,6 +197,16 @@ def failure_logs(root):
     return logs(root) / "failures"
 
 
+def zarr_roots(group):
+    """Return the folders above a Zarr group of a skycell that are groups too, up to the root of their tree."""
+    above = []
+    for folder in Path(group).parents:
+        above.append(folder)
+        if folder.suffix == ".zarr" or folder.parent.name == "combined_skycells_zarr":
+            return above
+    return []
+
+
 def mapped_ccds(root, sector=None):
     """Return the folders of maps of each CCD of a sector, or of all: sorted (CCD, folder)."""
     one = "*" if sector is None else f"{sector:04d}"

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+from syndiff_tasks import paths
 from syndiff_tasks.io import store
 
 RNG = np.random.default_rng(20260101)
@@ -38,6 +39,61 @@ def test_arrays_and_attributes_come_back_bit_for_bit(group):
         assert read[name].dtype == array.dtype
         assert_array_equal(read[name], array)
     assert store.read_attributes(group) == ATTRIBUTES
+
+
+def tree(root):
+    """A root, two projections and three skycells with manifests, as the tasks lay them out."""
+    image = {"flux": ARRAYS["r_image"], "mask": ARRAYS["r_mask"]}
+    for name in ("skycell.2180.096", "skycell.2180.097", "skycell.2246.006"):
+        path = root / "ps1_skycells.zarr" / name.split(".")[1] / name
+        store.write_arrays(path, image, {"skycell": name}, units={"flux": "count/s"})
+        (path / "manifest.json").write_text("{}")
+        for folder in paths.zarr_roots(path):
+            store.write_root(folder)
+    return root / "ps1_skycells.zarr"
+
+
+def test_zarr_python_opens_all_skycells_as_one_tree_without_a_warning(tmp_path):
+    zarr = pytest.importorskip("zarr", minversion="3")
+    opened = zarr.open_group(tree(tmp_path), mode="r")
+    # With warnings as errors, an object that is none of Zarr's would raise one.
+    assert sorted(name for name, _ in opened.groups()) == ["2180", "2246"]
+    assert_array_equal(opened["2180/skycell.2180.097/flux"][:], ARRAYS["r_image"])
+    assert sorted(name for name, _ in opened["2246/skycell.2246.006"].members()) == ["flux", "mask"]
+
+
+def test_xarray_opens_a_skycell_and_the_tree(tmp_path):
+    xarray = pytest.importorskip("xarray")
+    root = tree(tmp_path)
+    with xarray.open_zarr(root / "2180" / "skycell.2180.097", chunks=None) as opened:
+        assert opened["flux"].dims == ("y", "x") and opened["flux"].attrs == {"units": "count/s"}
+        assert_array_equal(opened["mask"], ARRAYS["r_mask"])
+    with xarray.open_datatree(root, engine="zarr", chunks=None, consolidated=False) as opened:
+        assert_array_equal(opened["2246/skycell.2246.006/flux"], ARRAYS["r_image"])
+
+
+def test_tensorstore_reads_an_array(tmp_path):
+    tensorstore = pytest.importorskip("tensorstore")
+    path = tree(tmp_path) / "2180" / "skycell.2180.097" / "flux"
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}
+    opened = tensorstore.open(spec).result()
+    assert opened.domain.labels == ("y", "x")
+    assert_array_equal(opened.read().result(), ARRAYS["r_image"])
+
+
+def test_many_writers_make_one_root(tmp_path):
+    with multiprocessing.Pool(4) as pool:
+        pool.map(store.write_root, [tmp_path] * 40)
+    assert json.loads((tmp_path / "zarr.json").read_text())["node_type"] == "group"
+    assert [file.name for file in tmp_path.iterdir()] == ["zarr.json"]
+
+
+def test_arrays_without_names_of_dimensions_as_first_written_are_read(group):
+    for file in group.glob("*/zarr.json"):
+        metadata = json.loads(file.read_text())
+        del metadata["dimension_names"]
+        file.write_text(json.dumps(metadata))
+    assert_array_equal(store.read_arrays(group)["flux"], ARRAYS["flux"])
 
 
 def test_zarr_python_reads_the_same_group(group):

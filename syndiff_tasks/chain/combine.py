@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from syndiff_tasks import paths
 from syndiff_tasks.io import store
 from syndiff_tasks.pixels import background, bands, blocks, mask, scaling
 
@@ -118,12 +119,19 @@ def _combined(raw, skycell, weights, reject):
     return bands.combine(stored, weights, (skycell.ny, skycell.nx), reject)
 
 
+# Of the planes of combined skycells; the others are counts of pixels, or bits.
+UNITS = {"flux": "count/s", "variance": "count**2/s**2"}
+
+
 def write_blocks(path, combined, skycell):
     """Write a skycell's blocks, rounded to what their noise leaves of them, so that they compress."""
     planes = {name: getattr(combined, name) for name in combined._fields if name != "grid"}
     for name, kept in blocks.MANTISSA_BITS.items():
         planes[name] = blocks.rounded(planes[name], kept)
-    store.write_arrays(path, planes, {"skycell": skycell.name, "grid": list(combined.grid)})
+    attributes = {"skycell": skycell.name, "grid": list(combined.grid)}
+    store.write_arrays(path, planes, attributes, units=UNITS)
+    for folder in paths.zarr_roots(path):
+        store.write_root(folder)
 
 
 def read_blocks(path):

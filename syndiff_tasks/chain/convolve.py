@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from syndiff_tasks import paths
 from syndiff_tasks.geometry import mapping
 from syndiff_tasks.geometry.ffi import FRAME_SHAPE
 from syndiff_tasks.geometry.skycell import MARGIN
@@ -17,7 +18,7 @@ from syndiff_tasks.io import prf as prf_files
 from syndiff_tasks.io import store
 from syndiff_tasks.pixels import blocks, convolution, mask, prf, widening
 
-from .combine import read_blocks
+from .combine import UNITS, read_blocks
 
 # Layout and meaning of the convolved groups; another number is another product.
 BLURRED_FORMAT = 3
@@ -195,7 +196,9 @@ def write_convolved(path, blurred):
     """Write a blurred skycell."""
     planes = {name: getattr(blurred, name) for name in BLURRED_PLANES}
     told = {"grid": list(blurred.grid), "sigma": blurred.sigma}
-    store.write_arrays(path, planes, told, rows=len(blurred.flux))
+    store.write_arrays(path, planes, told, rows=len(blurred.flux), units=UNITS)
+    for folder in paths.zarr_roots(path):
+        store.write_root(folder)
 
 
 def read_convolved(path):

@@ -140,6 +140,8 @@ def download(skycell, source, draft, progress, existing=NOTHING):
             progress.step(f"{key} {_came(key, file, notes, described)}")
     store.write_group(draft.path, [key for key in files if key in notes["files"]], described)
     _demand_distinct(skycell.name, notes["files"])
+    for folder in paths.zarr_roots(draft.path):
+        store.write_root(folder)
     lacking = [*notes["absent"], *(f"{key} that gives flux" for key in notes["unusable"])]
     if lacking and source.require_all_bands:
         raise ValueError(

@@ -32,6 +32,7 @@ import math
 import os
 import re
 import shutil
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +84,8 @@ def _array_metadata(shape, dtype, rows):
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
         "fill_value": {"f": "NaN", "b": False}.get(dtype.kind, 0),
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        # xarray opens no array without.
+        "dimension_names": ["z", "y", "x"][-len(shape) :] if len(shape) <= 3 else None,
         "attributes": {},
         "storage_transformers": [],
     }
@@ -125,7 +128,7 @@ def _write_shard(path, array, dtype, rows):
         _write_with_crc(file, np.array(index, dtype="<u8").tobytes())
 
 
-def write_array(path, name, array, rows=ROWS):
+def write_array(path, name, array, rows=ROWS, unit=""):
     """Write one array of a group: wholly, or not at all.
 
     Parameters
@@ -139,6 +142,8 @@ def write_array(path, name, array, rows=ROWS):
         ndarray, one strip at a time is held.
     rows : int, optional
         Rows (of the first axis) a chunk.
+    unit : str, optional
+        Of the values, as FITS spells it: becomes the attribute ``units``, which xarray shows.
 
     Raises
     ------
@@ -158,7 +163,8 @@ def write_array(path, name, array, rows=ROWS):
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(shutil.rmtree, folder)
         _write_shard(folder / _shard_name(len(shape)), array, dtype, rows)
-        _write_json(folder / _METADATA, _array_metadata(shape, dtype, rows))
+        attributes = {"attributes": {"units": unit}} if unit else {}
+        _write_json(folder / _METADATA, _array_metadata(shape, dtype, rows) | attributes)
         on_failure.pop_all()
 
 
@@ -182,10 +188,30 @@ def write_group(path, names, attributes):
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     group = {"zarr_format": 3, "node_type": "group", "attributes": {**attributes, _LISTED: names}}
+    arrays = {name: _read_json(path / name / _METADATA) for name in names}
+    # zarr-python and xarray then list the arrays by it, and do not stumble over other files, such as the manifest.
+    group["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": arrays}
     _write_json(path / _METADATA, group)
 
 
-def write_arrays(path, arrays, attributes, rows=ROWS):
+def write_root(path):
+    """Make a folder of groups a group itself; where it is one already, it stays.
+
+    Parameters
+    ----------
+    path : path-like
+        An existing folder. Several processes and hosts may do this at once: each writes the same bytes, by a rename.
+    """
+    final = Path(path) / _METADATA
+    if final.exists():
+        return
+    draft = final.with_name(f".{_METADATA}.{socket.gethostname()}-{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    _write_json(draft, {"zarr_format": 3, "node_type": "group", "attributes": {}})
+    os.replace(draft, final)
+
+
+def write_arrays(path, arrays, attributes, rows=ROWS, units=None):
     """Write arrays and attributes as one Zarr group.
 
     Parameters
@@ -198,6 +224,8 @@ def write_arrays(path, arrays, attributes, rows=ROWS):
         As `write_group` takes them.
     rows : int, optional
         Rows (of the first axis) a chunk.
+    units : Mapping, optional
+        Unit of each array that has one, by name.
 
     Raises
     ------
@@ -207,7 +235,7 @@ def write_arrays(path, arrays, attributes, rows=ROWS):
         If the directory holds such a group or array already.
     """
     for name, array in arrays.items():
-        write_array(path, name, array, rows)
+        write_array(path, name, array, rows, (units or {}).get(name, ""))
     write_group(path, list(arrays), attributes)
 
 
@@ -317,6 +345,11 @@ def _read_index(path, chunks):
     return index
 
 
+def _layout(metadata):
+    """Return what decides about the bytes of an array; others give it names of dimensions and attributes."""
+    return {key: value for key, value in metadata.items() if key not in ("dimension_names", "attributes")}
+
+
 def open_array(path, name):
     """Open one array of a group to read strips of its rows.
 
@@ -342,7 +375,7 @@ def open_array(path, name):
     try:
         shape, dtype = tuple(metadata["shape"]), np.dtype(metadata["data_type"])
         rows = metadata["codecs"][0]["configuration"]["chunk_shape"][0]
-        known = metadata == _array_metadata(shape, dtype, rows)
+        known = _layout(metadata) == _layout(_array_metadata(shape, dtype, rows))
     except (KeyError, IndexError, TypeError) as error:
         raise _damaged(folder / _METADATA, f"lacks {error}") from error
     if not known:
