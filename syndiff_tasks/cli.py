@@ -87,6 +87,7 @@ def parser():
         metavar="DAYS",
         help="only those that were last requested so many days ago, e.g. 30d (default: 90d)",
     )
+    _add_where(add("where", "which CCDs of the FFIs at hand see a place, and which templates of it exist", "where"))
     explain = add("explain", "settings, inputs, digests and code version of a product", "products:explain")
     _file(explain.add_argument("product", help="a template, map or Zarr group"))
     return program
@@ -139,6 +140,14 @@ def _add_difference(command):
     command.add_argument(
         "--mesh", type=_mesh, default=32, help="side of the meshes on which the sky is measured [px] (default: 32)"
     )
+
+
+def _add_where(command):
+    place = command.add_mutually_exclusive_group(required=True)
+    place.add_argument("--target", help="RA and Dec, or a name, as for the tasks")
+    _file(place.add_argument("--moc", help="a region of the sky: a coverage map (MOC), FITS or JSON"))
+    folder = command.add_argument("--ffi-dir", default=".", help="folder of FFIs, searched to any depth (default: .)")
+    folder.complete = shtab.DIRECTORY
 
 
 def _add_luigid(command):
