@@ -228,8 +228,8 @@ def _demand_proof(denying, folder, policy):
             raise UnprovenArchive(
                 f"{public(str(source_of(base, path)))} does not exist, and {public(base)} has not given any file yet,"
                 f" not even {KNOWN_FILE.rpartition('/')[2]}, which PS1 has: is the address wrong? Correct or remove it"
-                " in `archive` in the [syndiff] section of luigi.cfg (--syndiff-archive). If it holds a part of PS1 only,"
-                " first download a skycell that it has"
+                " in `archive` in the [syndiff] section of luigi.cfg (--syndiff-archive). If it holds a part of PS1"
+                " only, first download a skycell that it has"
             )
 
 
