@@ -382,6 +382,7 @@ class syndiff(luigi.Config):  # noqa: N801 - Luigi makes the section's name of t
     data_root = _setting(luigi.Parameter, "data_root", description="folder under which every product lies")
     archive = _setting(Places, "archive", description="PS1 base URLs or folders in the archive's layout, tried in turn")
     download_tries = _setting(Whole, "download_tries", 1, 1000, description="tries of a file at one mirror")
+    forbidden_is_absent = _setting(Switch, "forbidden_is_absent", description="status 403 means: no such file (S3)")
     connect_timeout = _setting(Number, "connect_timeout", 0.1, 3600.0, description="seconds to connect")
     read_timeout = _setting(Number, "read_timeout", 0.1, 3600.0, description="seconds of silence allowed")
     weights = _setting(Weights, "weights", description="weights of the bands, e.g. r=0.238, i=0.344, z=0.283, y=0.135")

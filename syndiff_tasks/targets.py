@@ -297,11 +297,24 @@ def _refused(error, place):
     """Return the error that names what may not be written, or read while a product is made of it, and the cure."""
     elsewhere = "or give another folder with --syndiff-data-root"
     if _is_full(error):
-        told = f"{place}: the disk is full; free some space, {elsewhere}, and run again: what is finished stays"
+        used_up, cure = "the disk is full", "free some space"
+        if _inodes_used_up(place):
+            used_up, cure = "the disk has no room for another file (all inodes are used)", "delete some files"
+        told = f"{place}: {used_up}; {cure}, {elsewhere}, and run again: what is finished stays"
         return ProductNotWritten(told)
+    if error.errno == errno.EROFS:
+        return ProductNotWritten(f"{place}: the file system is read-only; mount it writable, {elsewhere}")
     unreadable = os.path.exists(place) and not os.access(place, os.R_OK)
     kind, done = (ProductNotRead, "read") if unreadable else (ProductNotWritten, "written")
     return kind(f"{place}: cannot be {done} ({error.strerror}); mend its permissions, {elsewhere}")
+
+
+def _inodes_used_up(place):
+    folder = Path(place).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    disk = os.statvfs(folder)
+    return disk.f_files > 0 and disk.f_favail == 0
 
 
 def _is_full(error):

@@ -1,4 +1,5 @@
 import contextlib
+import gzip
 import hashlib
 import os
 import socket
@@ -203,6 +204,28 @@ def test_gone_from_one_mirror_while_another_fails_says_nothing_about_ps1(server,
     mirror.put(PATH, BODY, always=status(code))
     with pytest.raises(ArchiveUnavailable, match=f"status {code}"):
         fetch(PATH, [server.url, mirror.url][::order], tmp_path, QUICK, unseal)
+
+
+def test_403_beside_404_is_explained_and_a_setting_decides(server, mirror, tmp_path):
+    mirror.put(PATH, BODY, always=status(403))
+    bases = [server.url, mirror.url]
+    with pytest.raises(ArchiveUnavailable, match="another mirror answers .*forbidden_is_absent = true"):
+        fetch(PATH, bases, tmp_path, QUICK, unseal)
+    assert fetch(PATH, bases, tmp_path, QUICK._replace(forbidden_is_absent=True), unseal) is None
+
+
+def test_403_alone_is_not_explained_by_another_mirror(server, tmp_path):
+    server.put(PATH, BODY, always=status(403))
+    with pytest.raises(ArchiveUnavailable) as caught:
+        fetch(PATH, [server.url], tmp_path, QUICK, unseal)
+    assert "another mirror" not in str(caught.value)
+
+
+def test_a_compressed_body_is_named_and_not_printed(server, tmp_path, caplog):
+    server.put(PATH, BODY, always=Answer(body=gzip.compress(BODY)))
+    with pytest.raises(ArchiveUnavailable, match="not a FITS file: gzip-compressed") as caught:
+        fetch(PATH, [server.url], tmp_path, QUICK, unseal)
+    assert "\\x1f" not in f"{caught.value} {caplog.text}"
 
 
 def test_a_file_that_one_mirror_lacks_comes_from_the_next(server, mirror, tmp_path):

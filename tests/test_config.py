@@ -263,7 +263,7 @@ def test_the_first_line_of_a_run_names_the_files_that_were_read(tmp_path):
 OTHER = {
     **{"data_root": "/else", "archive": "/a, /b", "download_tries": "2", "connect_timeout": "3.5", "read_timeout": "4"},
     **{"weights": "r=0.5, i=0.5", "background": "mesh", "bin": "2", "ignore_mask_bits": "5,12", "psf": "prf"},
-    **{"reject_mask_bits": "0,SAT", "suspect_mask_bits": "0x0600"},
+    **{"forbidden_is_absent": "true", "reject_mask_bits": "0,SAT", "suspect_mask_bits": "0x0600"},
     **{
         "ignored_pixels": "exclude",
         "psf_sigma": "46.5",

@@ -195,8 +195,39 @@ def test_mask_bits_are_the_same_however_the_file_keeps_them(tmp_path, write):
         assert mask.dtype == np.uint16 and (keywords["BZERO"], keywords["BSCALE"]) == (0, 1)
         assert_array_equal(mask, BITS)
     assert_array_equal(fits.getdata(with_bzero, 0 if write is write_plain else 1), BITS)
-    eight = write(tmp_path / "c.fits", BITS.astype(np.uint8), {})
-    assert_array_equal(read_mask(eight)[0], BITS & 0xFF)
+
+
+def test_a_mask_of_eight_bits_is_refused_since_it_lost_the_upper_ones(tmp_path):
+    with pytest.raises(ValueError, match="c.fits holds uint8 .*were its upper bits kept"):
+        read_mask(write_plain(tmp_path / "c.fits", BITS.astype(np.uint8), {}))
+
+
+def test_a_mask_packed_by_plio_is_refused(tmp_path):
+    unsigned = {"BZERO": 32768, "BSCALE": 1}
+    low = (BITS & 0x0FFF) | 0x8000
+    path = write_compressed(tmp_path / "m.fits", (low ^ 0x8000).view(np.int16), unsigned, compression_type="PLIO_1")
+    with pytest.raises(ValueError, match="m.fits: .*PLIO_1.*unpack it with funpack"):
+        read_mask(path)
+
+
+def test_a_stack_file_with_two_images_is_refused(tmp_path):
+    path = tmp_path / "two.fits"
+    images = [fits.ImageHDU(NOISE, name=name) for name in ("SCI", "OTHER")]
+    fits.HDUList([fits.PrimaryHDU(), *images]).writeto(path)
+    with pytest.raises(ValueError, match="two.fits has 2 images .*fetch it again"):
+        read_stack(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [(b"", "empty"), (b"\n<!DOCTYPE html><p>no", "HTML"), (b'<?xml version="1.0"?><Error/>', "XML")],
+)
+def test_what_came_instead_of_an_ffi_is_named(tmp_path, content, name):
+    path = tmp_path / "tess_ffic.fits"
+    path.write_bytes(content)
+    for read in (fits_in.read_ffi, fits_in.read_ffi_header):
+        with pytest.raises(ValueError, match=f"tess_ffic.fits: .*{name}.* instead of a FITS file; fetch it again"):
+            read(path)
 
 
 def test_a_mask_that_is_scaled_or_of_floats_is_refused(stack, tmp_path):

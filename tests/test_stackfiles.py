@@ -190,6 +190,7 @@ def test_the_source_is_what_the_settings_say():
     settings = SimpleNamespace(
         **{"archive": ("a", "b"), "data_root": "here", "weights": (("r", 0.4), ("z", 0.6)), "require_all_bands": True},
         **{"download_tries": 3, "connect_timeout": 5.0, "read_timeout": 7.0},
+        forbidden_is_absent=True,
     )
     source = stack_files.source(settings)
     assert (source.bases, source.data_root, source.bands, source.require_all_bands) == (

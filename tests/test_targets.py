@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
 from owners import DEAD
 
-from syndiff_tasks import cli
+from syndiff_tasks import cli, targets
 from syndiff_tasks.io.liveness import owner
 from syndiff_tasks.manifest import (
     ProductDamaged,
@@ -270,3 +271,19 @@ def test_an_input_that_may_not_be_read_is_not_called_unwritable(readable, kind, 
         with WholeTarget(tmp_path / "product", {}).writing():
             raise PermissionError(errno.EACCES, "Permission denied", str(refused))
     assert names_in(tmp_path) == ["input"]
+
+
+def refusal(tmp_path, monkeypatch, error, free_files=10):
+    """Return the message of an error of the disk on which so many files can still be made."""
+    disk = types.SimpleNamespace(f_files=1000, f_favail=free_files)
+    monkeypatch.setattr(targets.os, "statvfs", lambda path: disk)
+    return str(targets._refused(OSError(error, os.strerror(error)), tmp_path))
+
+
+def test_used_inodes_are_not_called_a_full_disk(tmp_path, monkeypatch):
+    assert "the disk is full" in refusal(tmp_path, monkeypatch, errno.ENOSPC)
+    assert "all inodes are used" in refusal(tmp_path, monkeypatch, errno.ENOSPC, free_files=0)
+
+
+def test_a_read_only_file_system_is_named(tmp_path, monkeypatch):
+    assert "the file system is read-only; mount it writable" in refusal(tmp_path, monkeypatch, errno.EROFS)

@@ -68,6 +68,7 @@ def source(settings):
         first_wait=FIRST_WAIT,
         longest_wait=LONGEST_WAIT,
         slowest=SLOWEST,
+        forbidden_is_absent=settings.forbidden_is_absent,
     )
     bands_wanted = tuple(band for band, _ in settings.weights)
     return Source(settings.archive, settings.data_root, bands_wanted, retry_policy, settings.require_all_bands)

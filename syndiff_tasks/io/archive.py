@@ -256,6 +256,7 @@ class _MirrorFailed(Exception):
     def __init__(self, url, last, tries):
         super().__init__(f"{url}: {last} ({tries})")
         self.url, self.unreached, self.useless = url, last.unreached, last.useless
+        self.forbidden = last.forbidden
 
 
 def _bodies(path, bases, folder, policy, stop, denying):
@@ -294,6 +295,11 @@ def _bodies(path, bases, folder, policy, stop, denying):
         if all(failure.useless for failure in failures):
             yield Unusable(failures[-1].url, failures[-1].useless)
             return
+        if any(failure.forbidden for failure in failures) and len(failures) < len(bases):
+            reason += (
+                "; another mirror answers that it does not exist, and S3 answers 403 for a missing file where it may"
+                " not be listed: if it is so here, set forbidden_is_absent = true in the [syndiff] section of luigi.cfg"
+            )
         if any(failure.unreached for failure in failures):
             reason += (
                 "; check the network or, to work without it, put the files into a folder laid out as"

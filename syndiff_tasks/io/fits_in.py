@@ -148,9 +148,23 @@ def _demand_header(path, file, start):
     """Raise if no header begins at byte `start`, else go there (FITS Standard 4.0, sections 4.4.1 and 4.4.2)."""
     file.seek(start)
     expected, found = b"XTENSION=" if start else b"SIMPLE  =", file.read(9)
+    if found != expected and not start and (other := _other_format(found + file.read(91))):
+        raise ValueError(f"{path}: it is {other} instead of a FITS file; fetch it again")
     if found != expected:
         raise _damaged(path, f"it is not FITS at byte {start}, which holds {found!r} instead of {expected!r}")
     file.seek(start)
+
+
+def _other_format(head):
+    """Return what a file that is not FITS is, by its first bytes; empty where they do not show it."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not head:
+        return "empty"
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "a web page (HTML), such as a login or error page,"
+    if text.startswith(b"<?xml"):
+        return "XML, such as an error message of S3,"
+    return ""
 
 
 def _verify(path, file, hdus):
@@ -313,6 +327,9 @@ def _stored(path, opened, file, hdus, number):
     try:
         bits = header.get("ZBITPIX", header["BITPIX"])
         unsigned = (bits, header.get("BZERO"), header.get("BSCALE", 1)) == (16, 32768, 1)
+        if unsigned and _text(header, "ZCMPTYPE") == "PLIO_1":
+            # astropy 8.0.2 gives numbers that are 32768 too high; another version may not.
+            raise ValueError("unsigned 16-bit integers packed by PLIO_1 are not read reliably: unpack it with funpack")
         if _is_plain_rice(header):
             return _rice_rows(path, opened, file, header, hdu.fileinfo()["datLoc"], unsigned)
         pixels = _decode_with_astropy(opened, number)
@@ -378,12 +395,16 @@ def read_stack(path):
     opened = _opener(path)
     with _naming(path), opened() as file:
         hdus = _hdus(path, file)
-        number = next((n for n, hdu in enumerate(hdus) if _is_image(hdu.header)), None)
-        if number is None:
+        images = [n for n, hdu in enumerate(hdus) if _is_image(hdu.header)]
+        if len(images) > 1:
+            contents = _contents([hdu.header for hdu in hdus])
+            raise ValueError(f"{path} has {len(images)} images ({contents}), a PS1 stack file has one: fetch it again")
+        if not images:
             raise ValueError(
                 f"{path} has no two-dimensional image ({_contents([hdu.header for hdu in hdus])}); "
                 "it is truncated or not a PS1 stack file: fetch it again"
             )
+        number = images[0]
         keywords = _keywords(path, _image_header(hdus[number].header))
         stored = _stored(path, opened, file, hdus, number)
     if stored.dtype == np.uint16:
@@ -402,19 +423,19 @@ def read_mask(path):
     Returns
     -------
     mask : StackFile
-        `stored` is uint16, shape (ny, nx), whether the file keeps its bits unsigned (BZERO 32768), as plain int16 (bit
-        15 is then the sign) or as bytes.
+        `stored` is uint16, shape (ny, nx), whether the file keeps its bits unsigned (BZERO 32768) or as plain int16
+        (bit 15 is then the sign).
 
     Raises
     ------
     ValueError
-        As `read_stack`, and if the pixels are scaled or are not integers of at most 16 bits.
+        As `read_stack`, and if the pixels are scaled or are not integers of 16 bits.
     """
     stored, keywords = read_stack(path)
-    if stored.dtype not in (np.uint16, np.int16, np.uint8) or (keywords["BZERO"], keywords["BSCALE"]) != (0.0, 1.0):
+    if stored.dtype not in (np.uint16, np.int16) or (keywords["BZERO"], keywords["BSCALE"]) != (0.0, 1.0):
         raise ValueError(
             f"{path} holds {stored.dtype} with BZERO {keywords['BZERO']} and BSCALE {keywords['BSCALE']}, "
-            "which are not 16 mask bits; is it a mask file?"
+            "which are not the 16 mask bits of PS1; is it a mask file, and were its upper bits kept?"
         )
     # Wrapping turns a sign into bit 15.
     return StackFile(stored.converted(np.uint16, lambda rows: rows.astype(np.uint16, copy=False)), keywords)

@@ -21,6 +21,7 @@ class RetryPolicy(NamedTuple):
     first_wait: float  # [s] longest wait before the second try; doubles from try to try
     longest_wait: float  # [s] upper bound of every wait, whatever a server or a clock says
     slowest: float = 0.0  # [bytes/s] a slower transfer is broken off and resumed
+    forbidden_is_absent: bool = False  # status 403 means that a mirror has no such file
     contact: str = ""  # project page, for the archive's operators; goes into the User-Agent
 
 

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 PIECE = 1 << 16  # bytes read, hashed and written at a time, at most
 
 FITS_MAGIC = b"SIMPLE  ="  # FITS standard 4.0, 4.4.1.1: the first keyword of every file
+GZIP_MAGIC = b"\x1f\x8b"  # RFC 1952, 2.3.1
 FITS_RECORD = 2880  # bytes; the shortest FITS file is one record
 
 RETRIED = {408, 425, 429}  # besides every 5xx
@@ -80,12 +81,15 @@ class Absent(Exception):
 class TryFailed(Exception):
     """A request failed."""
 
-    def __init__(self, reason, again=True, retry_after=None, crowded=False, unreached=False, useless=None):
+    def __init__(
+        self, reason, again=True, retry_after=None, crowded=False, unreached=False, useless=None, forbidden=False
+    ):
         super().__init__(reason)
         self.again = again  # another try at the same mirror may succeed
         self.retry_after = retry_after  # [s]
         self.crowded = crowded
         self.unreached = unreached
+        self.forbidden = forbidden  # status 403
         self.useless = useless  # why a whole file gives no flux
 
 
@@ -110,7 +114,7 @@ def get(part, policy, stop):
     """Send one request and append its body to the part."""
     try:
         with _request(part.url, policy, _range_headers(part)) as response:
-            _sort(response, part)
+            _sort(response, part, policy)
             # What has arrived, not a whole piece: a slow transfer loses none of it and stops when it is asked to.
             arrived = functools.partial(response.raw.read1, PIECE, decode_content=False)
             _append(part, iter(arrived, b""), stop)
@@ -232,7 +236,7 @@ def _range_headers(part):
     return {"Range": f"bytes={part.size}-", "If-Range": part.validator()}
 
 
-def _sort(response, part):
+def _sort(response, part, policy):
     """Prepare a part for the body of a response, or raise the failure that its status means."""
     status, headers = response.status_code, response.headers
     if status == 206:
@@ -247,15 +251,15 @@ def _sort(response, part):
         return
     # Reading a short error page to its end keeps the connection open; a long one is not worth it.
     page = response.raw.read(1 << 16, decode_content=False)
-    if status in (404, 410):
+    if status in (404, 410) or (status == 403 and policy.forbidden_is_absent):
         raise Absent
     if status == 416:
         part.clear()
     again = status in RETRIED or status >= 500 or status == 416
     reason = f"status {status} {response.reason}"
-    logger.info("%s answered %s, beginning %r", part.shown, reason, page[:200])
+    logger.info("%s answered %s, %s", part.shown, reason, described(page))
     pause = seconds_to_wait(headers.get("Retry-After"))
-    raise TryFailed(reason, again=again, retry_after=pause, crowded=status in CROWDED)
+    raise TryFailed(reason, again=again, retry_after=pause, crowded=status in CROWDED, forbidden=status == 403)
 
 
 def _continue(response, part):
@@ -300,8 +304,15 @@ def _append(part, pieces, stop):
 def _demand_fits(head, part):
     if not head.startswith(FITS_MAGIC[: len(head)]):
         part.clear()
-        logger.warning("%s sent something that is not a FITS file, beginning %r", part.shown, head[:200])
-        raise TryFailed(f"the body is not a FITS file: it begins {head[:40]!r}")
+        logger.warning("%s sent something that is not a FITS file, %s", part.shown, described(head))
+        raise TryFailed(f"the body is not a FITS file: {described(head[:40])}")
+
+
+def described(body):
+    """Describe the beginning of a body, its text or what compressed it."""
+    if body.startswith(GZIP_MAGIC):
+        return "gzip-compressed: a server or proxy has compressed it, although that was not accepted"
+    return f"beginning {body[:200]!r}"
 
 
 def _root_of(error):
