@@ -66,7 +66,7 @@ def raw_skycells(root):
 
 
 def incoming(root):
-    """Return the folder of files on their way from the archive, and of those that failed every try (quarantine)."""
+    """Return the folder of files being downloaded, and of those that failed every try (quarantine)."""
     return Path(root) / "ps1_skycells_zarr" / "incoming"
 
 
@@ -76,7 +76,7 @@ def gaia_stars(root, skycell):
 
 
 def gaia_down(root):
-    """Return the file whose date tells when Gaia's archive did not answer."""
+    """Return the file that records, by its date, when Gaia's archive last failed to answer."""
     return Path(root) / "star_catalogs" / ".gaia_down"
 
 
@@ -85,18 +85,18 @@ def resolved_names(root):
     return Path(root) / "targets"
 
 
-def combined(root, recipe, skycell):
+def combined(root, label, skycell):
     """Return the Zarr group of one skycell's combined blocks."""
-    return Path(f"{root}/combined_skycells_zarr/{recipe}/{_projection(skycell)}/{skycell}")
+    return Path(f"{root}/combined_skycells_zarr/{label}/{_projection(skycell)}/{skycell}")
 
 
 def combined_skycells(root):
-    """Return the Zarr groups of all combined skycells, of all recipes, sorted."""
+    """Return the Zarr groups of all combined skycells, of all configurations, sorted."""
     return sorted(Path(root).glob("combined_skycells_zarr/*/*/skycell.*"))
 
 
 def recipes(root):
-    """Return the folders of combined skycells, one a recipe."""
+    """Return the folders of combined skycells, one for each configuration."""
     return [folder for folder in Path(root).glob("combined_skycells_zarr/*") if folder.is_dir()]
 
 
@@ -172,7 +172,7 @@ def offsets_label(offsets):
 
 
 def sector_report(root, sector, selection):
-    """Return the path of the report on a sector (CSV); `selection` labels the part of it that was asked for."""
+    """Return the path of the report on a sector (CSV); `selection` labels the cameras, CCDs and region selected."""
     return Path(root) / "sectors" / f"sector_{sector:04d}" / selection / "report.csv"
 
 

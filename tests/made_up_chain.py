@@ -149,7 +149,7 @@ def blurred_planes(root, plan, planes_of, bin=4, sigma=SIGMA):
             blank_border(piece, planes.flux)
             combine.write_blocks(draft.path, blocks_of(piece, planes, bin), piece.skycell)
     for skycell in plan.footprint.skycells:
-        made_from = {name: combined[name] for name in blur.made_of(plan, skycell)}
+        made_from = {name: combined[name] for name in blur.inputs_of(plan, skycell)}
         groups[skycell.name] = WholeTarget(root / f"convolved{bin}" / skycell.name, {})
         with groups[skycell.name].writing() as draft:
             convolve.write_convolved(
@@ -161,13 +161,13 @@ def blurred_planes(root, plan, planes_of, bin=4, sigma=SIGMA):
 
 def templates(root, plan, groups, offsets, oversampling=1, units="counts"):
     """Paths of the written templates of a plan, one an offset."""
-    shaped_by = RECIPE.settings() | convolve.TemplatePsf("gauss", SIGMA, None).settings(plan)
-    described = template_file.TemplateSettings(units, oversampling, 0.5, shaped_by, "")
+    settings = RECIPE.settings() | convolve.TemplatePsf("gauss", SIGMA, None).settings(plan)
+    settings = template_file.TemplateSettings(units, oversampling, 0.5, settings, "")
     frame_ = downsample.pixel_grid(plan, oversampling)
     paths = []
     for sampled, offset in zip(
         downsample.integrate(plan, frame_, groups, offsets, oversampling, quiet()), offsets, strict=True
     ):
         paths.append(root / f"template_{offset}_{oversampling}_{units}.fits")
-        template_file.write_template(paths[-1], sampled, frame_, plan, offset, described, groups)
+        template_file.write_template(paths[-1], sampled, frame_, plan, offset, settings, groups)
     return paths

@@ -364,7 +364,7 @@ def full_frame(tmp_path_factory):
     rendering = archive.Rendering(noise=False, flaws=False, saturation=math.inf)
     archive.build_archive(root / "archive", skycells, sources, rendering)
     pd.DataFrame(skycells, columns=SKYCELL_COLUMNS).to_csv(root / "skycells.csv", index=False)
-    plan = plan_ffi(write_ffi(root), catalogue=str(root / "skycells.csv"))
+    plan = plan_ffi(write_ffi(root), catalog=str(root / "skycells.csv"))
     source = stack_files.Source(
         (str(root / "archive"),), str(root / "data"), sky.BANDS, RetryPolicy(1, 1, 1, 0, 0, 0), require_all_bands=True
     )

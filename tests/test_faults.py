@@ -134,7 +134,7 @@ def absent(folder):
         (a_skycell, "is it a TESS FFI?"),
         (other_name, "'my_image.fits' is not the name of a calibrated FFI"),
         (other_camera, "the file name says camera 3, the header CAMERA = 2"),
-        (absent, "there is no such file"),
+        (absent, "no such file"),
     ],
 )
 def test_an_ffi_that_cannot_be_used_is_refused_before_anything_is_made(tiny_sky, luigi, tmp_path, make, told):
@@ -324,7 +324,7 @@ def test_an_ffi_with_any_card_changed_is_planned_or_refused(tiny_sky, tmp_path, 
     content[at : at + len(text)] = text
     path.write_bytes(content)
     with contextlib.suppress(ValueError):
-        plan_ffi(str(path), "15,15,25,25", catalogue=str(tiny_sky.catalogue))
+        plan_ffi(str(path), "15,15,25,25", catalog=str(tiny_sky.catalogue))
 
 
 # --- data -------------------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def test_a_catalogue_that_is_written_anew_is_read_anew_and_another_plan_made(pla
     for rows in (skycells, skycells[:1], None):
         if rows:
             pd.DataFrame(rows, columns=SKYCELL_COLUMNS).to_csv(path, index=False)
-        made.append(plan_ffi(plan.path, ROI, catalogue=str(path)))
+        made.append(plan_ffi(plan.path, ROI, catalog=str(path)))
         tessellations.append(tessellation(str(path)))
     assert [len(one.footprint.skycells) for one in made] == [len(skycells), 1, 1]
     assert made[0].settings()["skycells"] != made[1].settings()["skycells"]
@@ -81,7 +81,7 @@ def test_the_whole_ffi_has_no_label(ffi_path):
         ({"target": "12h 13d"}, "give RA and Dec in degrees"),
         ({"target": "12.5"}, "give RA and Dec in degrees"),
         ({"roi": "0,0,44,20"}, "collateral|science"),
-        ({"catalogue": "/no/such.csv"}, "/no/such.csv: there is no such file"),
+        ({"catalog": "/no/such.csv"}, "/no/such.csv: no such file"),
     ],
 )
 def test_what_makes_no_plan_is_refused_by_name(ffi_path, arguments, message):
@@ -104,7 +104,7 @@ def test_a_cutout_knows_its_place(tmp_path, caplog):
 
 
 def test_an_ffi_that_is_not_there_is_refused_by_name():
-    with pytest.raises(ValueError, match="--ffi /nowhere/tess.fits: there is no such file"):
+    with pytest.raises(ValueError, match="--ffi /nowhere/tess.fits: no such file"):
         plan_ffi("/nowhere/tess.fits")
 
 
@@ -117,7 +117,7 @@ def test_settings_of_a_plan_differ_by_pointing_region_and_catalogue(plan, tmp_pa
     pointed = plan_ffi(write_ffi(tmp_path, shifted(frame.TANSIP, 1e-6, 0.0)), ROI)
     elsewhere = plan_ffi(plan.path, "1711,755,1717,762")
     pd.DataFrame(plan.footprint.skycells, columns=SKYCELL_COLUMNS).to_csv(tmp_path / "some.csv", index=False)
-    chosen = plan_ffi(plan.path, ROI, catalogue=str(tmp_path / "some.csv"))
+    chosen = plan_ffi(plan.path, ROI, catalog=str(tmp_path / "some.csv"))
     for other, names in ((pointed, {"wcs"}), (elsewhere, {"region"}), (chosen, {"skycells"})):
         here, there = plan.settings(), other.settings()
         assert {name for name in here if here[name] != there[name]} == names
@@ -127,7 +127,7 @@ def test_a_catalogue_that_lacks_a_column_is_refused_by_file_and_column(plan, tmp
     table = pd.DataFrame(plan.footprint.skycells, columns=SKYCELL_COLUMNS)
     table.drop(columns="CRPIX2").to_csv(tmp_path / "some.csv", index=False)
     with pytest.raises(ValueError, match="some.csv: .*no column CRPIX2"):
-        plan_ffi(plan.path, ROI, catalogue=str(tmp_path / "some.csv"))
+        plan_ffi(plan.path, ROI, catalog=str(tmp_path / "some.csv"))
 
 
 # --- reference --------------------------------------------------------------------------------------------------------

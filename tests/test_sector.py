@@ -127,7 +127,7 @@ def test_a_folder_without_ffis_of_the_sector_is_refused_with_what_it_holds(tmp_p
     (tmp_path / name_of(3, number=21)).touch()
     with pytest.raises(ValueError, match="no calibrated FFI of sector 20 .*FFIs of sector 21 found"):
         ffi_folder.find(str(tmp_path), 20, LATER)
-    with pytest.raises(ValueError, match="there is no such folder"):
+    with pytest.raises(ValueError, match="no such folder"):
         ffi_folder.find(str(tmp_path / "none"), 20, LATER)
 
 
@@ -657,7 +657,7 @@ def test_run_sector_says_what_is_wrong_with_its_command(made, script, tmp_path, 
     assert script.main([*arguments(made, tmp_path), "--ccds", "5"]) == 2
     assert "numbered 1 to 4" in capsys.readouterr().out
     assert script.main([*arguments(made, tmp_path), "--ffi-dir", str(tmp_path / "none")]) == 2
-    assert "there is no such folder" in capsys.readouterr().out
+    assert "no such folder" in capsys.readouterr().out
     assert script.main(["--sector", "20"]) == 2
     assert "requires the 'ffi_dir' parameter" in capsys.readouterr().out
     assert script.main([*arguments(made, tmp_path), "--syndiff-units", "electron"]) == 2

@@ -117,10 +117,10 @@ def test_a_blur_of_gauss_needs_a_sigma_and_none_has_none(plan):
 def test_up_to_sigma_45_a_skycell_is_convolved_alone_and_beyond_with_its_neighbors(plan):
     own = sorted(skycell.name for skycell in plan.footprint.skycells)
     for skycell in plan.footprint.skycells:
-        assert convolve.TemplatePsf("gauss", 45.0, None).made_of(plan, skycell) == [skycell.name]
+        assert convolve.TemplatePsf("gauss", 45.0, None).inputs_of(plan, skycell) == [skycell.name]
     # Each of the four at whose common corner the region lies needs others of them, and none besides.
     wide = {
-        skycell.name: convolve.TemplatePsf("gauss", 100.0, None).made_of(plan, skycell) for skycell in plan.skycells
+        skycell.name: convolve.TemplatePsf("gauss", 100.0, None).inputs_of(plan, skycell) for skycell in plan.skycells
     }
     assert all(len(names) > 1 and set(names) <= set(own) and names[0] == name for name, names in wide.items())
     assert GAUSS.skycells(plan) == own
@@ -303,8 +303,8 @@ def write_blank(path, plan, groups, data=()):
     for pixel in data:
         sampled.flux[pixel], sampled.variance[pixel], sampled.coverage[pixel] = 1.0, 1.0, 1.0
         sampled.dq[pixel] = 0
-    shaped_by = combine_settings(plan)
-    described = template_file.TemplateSettings("counts", 1, 0.5, shaped_by, "")
+    settings = combine_settings(plan)
+    described = template_file.TemplateSettings("counts", 1, 0.5, settings, "")
     return template_file.write_template(path, sampled, frame_, plan, (0.0, 0.0), described, groups)
 
 

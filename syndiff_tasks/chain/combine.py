@@ -1,4 +1,4 @@
-"""The combined image of a skycell: its bands summed, stars repaired, sky taken off, shared among blocks."""
+"""The combined image of a skycell: its bands summed, stars repaired, sky subtracted, binned to blocks."""
 
 from typing import NamedTuple
 
@@ -70,7 +70,7 @@ class CombineConfig(NamedTuple):
             "suspect_mask_bits": list(self.suspect),
             "bin": self.bin,
             "saturated_stars": self.stars.how,
-            "star_catalog": self.stars.digest or self.stars.catalogue,
+            "star_catalog": self.stars.digest or self.stars.catalog,
             "combined_format": COMBINED_FORMAT,
         }
 
@@ -85,7 +85,7 @@ def combine(raw, skycell, config, data_root):
     skycell : rings.Skycell
     config : CombineConfig
     data_root : path-like
-        Where fetched star catalogues are kept.
+        Where fetched star catalogs are kept.
 
     Returns
     -------

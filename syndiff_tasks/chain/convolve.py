@@ -108,7 +108,7 @@ class TemplatePsf(NamedTuple):
             }
         return made | {"psf": self.psf, "psf_sigma": self.sigma}
 
-    def made_of(self, plan, skycell):
+    def inputs_of(self, plan, skycell):
         """Return the names of the combined skycells that one convolved skycell is made from, its own first."""
         if not self.widening(plan.tessellation.margin(skycell)):
             return [skycell.name]
@@ -116,7 +116,7 @@ class TemplatePsf(NamedTuple):
 
     def skycells(self, plan):
         """Return the names of all combined skycells that an FFI's convolved skycells are made from."""
-        return sorted({name for skycell in plan.skycells for name in self.made_of(plan, skycell)})
+        return sorted({name for skycell in plan.skycells for name in self.inputs_of(plan, skycell)})
 
     def largest_offset(self, pixel_scale):
         """Return the largest offset [TESS px] for which the skycells' frames still hold the convolved light."""
@@ -139,7 +139,7 @@ def convolve(plan, skycell, combined, blur, ignore, suspect=()):
         Of the reference FFI, which way a PRF is turned.
     skycell : rings.Skycell
     combined : dict of str to targets.WholeTarget
-        The combined skycells that it is made from by name, see `TemplatePsf.made_of`.
+        Its combined skycells by name, see `TemplatePsf.inputs_of`.
     psf_ : TemplatePsf
     ignore, suspect : tuple of int
         PS1 mask bits that set IGNORED_BIT and SUSPECT_PS1.

@@ -21,7 +21,7 @@ TEMPLATES_IN_MEMORY = 800e6
 # Of one pixel: five float32 planes and an int32.
 BYTES_PER_PIXEL = 24
 
-# Blurred light reaches 3 sigma = 120 px = 1.5 TESS px: pixels that near to another projection see its border.
+# Convolved light reaches 3 sigma = 120 px = 1.5 TESS px: pixels that near to another projection see its border.
 SEAM_REACH = 1.5
 
 
@@ -49,7 +49,7 @@ def pixel_grid(plan, oversampling):
 
 
 def _seam(plan):
-    """Return which pixels have another projection near them, be it beyond the edge of the region."""
+    """Return which pixels are near another projection, also one beyond the edge of the region."""
     reach = math.ceil(SEAM_REACH)
     x0, y0, x1, y1 = plan.region
     whole = Region(0, 0, *plan.shape[::-1])
@@ -66,19 +66,19 @@ def batches(offsets, frame):
     return [offsets[start : start + at_once] for start in range(0, len(offsets), at_once)]
 
 
-def largest_offset(plan, blur):
+def largest_offset(plan, psf):
     """Return the largest offset [TESS px] for which the frames of all skycells of an FFI hold the sky."""
-    return min(blur.largest_offset(mapping.pixel_scale(plan.tansip, skycell)) for skycell in plan.skycells)
+    return min(psf.largest_offset(mapping.pixel_scale(plan.tansip, skycell)) for skycell in plan.skycells)
 
 
-def beyond(plan, blur, offsets):
+def beyond(plan, psf, offsets):
     """Return the first offset for which the skycells' frames do not hold the sky, None if they hold it for all."""
-    # A thousand skycells are asked only where the answer matters.
-    largest = largest_offset(plan, blur) if any(map(any, offsets)) else 0.0
+    # Computed only where an offset is not zero: a CCD has a thousand skycells.
+    largest = largest_offset(plan, psf) if any(map(any, offsets)) else 0.0
     return next((offset for offset in offsets if math.hypot(*offset) > largest), None)
 
 
-def check_offsets(plan, blur, offsets):
+def check_offsets(plan, psf, offsets):
     """Refuse offsets for which the skycells' frames do not hold the sky.
 
     Raises
@@ -86,16 +86,16 @@ def check_offsets(plan, blur, offsets):
     ValueError
         Naming the offset and the largest one allowed.
     """
-    offset = beyond(plan, blur, offsets)
+    offset = beyond(plan, psf, offsets)
     if offset is not None:
         raise ValueError(
             f"--multi-offset-array: offset {offset} TESS px reaches beyond the sky that skycells carry, at most "
-            f"{largest_offset(plan, blur):.2f} px for this PSF; shift the FFI's own WCS instead"
+            f"{largest_offset(plan, psf):.2f} px for this PSF; shift the FFI's own WCS instead"
         )
 
 
 def integrate(plan, frame, groups, offsets, oversampling, progress):
-    """Integrate the blurred skycells over the pixels of a template, at several offsets.
+    """Integrate the convolved skycells over the pixels of a template, at several offsets.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def integrate(plan, frame, groups, offsets, oversampling, progress):
     frame : PixelGrid
         Of the template.
     groups : dict of str to targets.WholeTarget
-        The blurred skycells by name.
+        The convolved skycells by name.
     offsets : list of (float, float)
         [TESS px]
     oversampling : int
@@ -119,11 +119,11 @@ def integrate(plan, frame, groups, offsets, oversampling, progress):
     fine = [tuple(oversampling * value for value in offset) for offset in offsets]
     for index, box in enumerate(ndimage.find_objects(frame.owner + 1)):
         skycell = plan.skycells[index]
-        blurred = read_convolved(groups[skycell.name].path)
-        rule = quadrature.quadrature_rule(blurred.sigma, mapping.pixel_scale(plan.tansip, skycell) / oversampling)
-        lattice = quadrature.quadrature_grid(frame.owner[box] == index, (box[1].start, box[0].start), rule, fine)
+        convolved = read_convolved(groups[skycell.name].path)
+        rule = quadrature.quadrature_rule(convolved.sigma, mapping.pixel_scale(plan.tansip, skycell) / oversampling)
+        grid = quadrature.quadrature_grid(frame.owner[box] == index, (box[1].start, box[0].start), rule, fine)
         positions = functools.partial(mapping.native_positions, frame.tansip, skycell)
         parts = [template.Sampled(*(plane[box] for plane in planes)) for planes in templates]
-        template.integrate(blurred, lattice, positions, parts)
+        template.integrate(convolved, grid, positions, parts)
         progress.step(skycell.name)
     return templates

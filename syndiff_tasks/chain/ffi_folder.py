@@ -36,10 +36,10 @@ def find(folder, sector, before):
     Raises
     ------
     ValueError
-        If there is no such folder, or no FFI of the sector in it, or FFIs of both SPOC and TICA for one CCD.
+        If the folder does not exist or has no FFI of the sector, or FFIs of both SPOC and TICA for one CCD.
     """
     if not Path(folder).is_dir():
-        raise ValueError(f"--ffi-dir {folder}: there is no such folder; give the one that holds the sector's FFIs")
+        raise ValueError(f"--ffi-dir {folder}: no such folder; give the one that holds the sector's FFIs")
     found, others, limit = {}, set(), datetime.datetime.fromisoformat(before).timestamp()
     for where, _, files in os.walk(folder, followlinks=True):
         for file in sorted(files):

@@ -67,7 +67,7 @@ class Plan(NamedTuple):
     skycells: tuple
     footprint_of: Callable
     tessellation: Tessellation
-    catalogue: str
+    skycell_catalog: str
 
     @property
     def footprint(self):
@@ -84,7 +84,7 @@ class Plan(NamedTuple):
             "ffi": self.ccd.stem,
             "wcs": self.wcs_digest(),
             "region": list(self.region),
-            "skycells": self.catalogue,
+            "skycells": self.skycell_catalog,
         }
 
     def wcs_digest(self):
@@ -104,7 +104,7 @@ def _digest(content):
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=float).encode()).hexdigest()[:16]
 
 
-def plan_ffi(path, roi="", target="", size=64, catalogue="", origin=""):
+def plan_ffi(path, roi="", target="", size=64, catalog="", origin=""):
     """Return the `Plan` of an FFI; cached for as long as the file stays the same.
 
     Parameters
@@ -117,7 +117,7 @@ def plan_ffi(path, roi="", target="", size=64, catalogue="", origin=""):
         ``RA Dec`` [deg] of the centre of a region, or empty.
     size : int
         Width and height of that region [TESS px].
-    catalogue : str
+    catalog : str
         CSV of skycells, empty for the PS1 ring table.
     origin : str
         ``x0,y0`` on the FFI of a cut-out that does not show it, or empty.
@@ -129,11 +129,11 @@ def plan_ffi(path, roi="", target="", size=64, catalogue="", origin=""):
         lies under it.
     """
     if not os.path.exists(path):
-        raise ValueError(f"--ffi {path}: there is no such file")
+        raise ValueError(f"--ffi {path}: no such file; correct the path")
     if roi and target:
         raise ValueError(f"--roi {roi} and --target {target}: give one of them")
-    cells = tessellation(catalogue)
-    return _plan(os.path.abspath(path), _state_of(path), roi, target, size, catalogue, cells, origin)
+    cells = tessellation(catalog)
+    return _plan(os.path.abspath(path), _state_of(path), roi, target, size, catalog, cells, origin)
 
 
 class _FootprintKey:
@@ -156,7 +156,7 @@ def _neighbors(footprint_of, reach):
 
 
 @functools.lru_cache(maxsize=4096)
-def _plan(path, _state, roi, target, size, catalogue, cells, origin_given):
+def _plan(path, _state, roi, target, size, catalog, cells, origin_given):
     ccd = parse_ffi_name(path)
     header = cutout.read_header(path, ccd, origin_given)
     shape = header["NAXIS2"], header["NAXIS1"]
@@ -192,12 +192,12 @@ def _plan(path, _state, roi, target, size, catalogue, cells, origin_given):
             "declination -30, and collateral pixels see no sky"
         )
     label = cutout.label(ccd, roi_label(",".join(map(str, region))) if roi or target else "")
-    made_of = _catalogue_name(catalogue)
+    catalog_name = _catalog_name(catalog)
     place = (shape, origin, science, tansip, region, around, label)
-    return Plan(path, ccd, mjd, mjd_end, *place, skycells, footprint_of, cells, made_of)
+    return Plan(path, ccd, mjd, mjd_end, *place, skycells, footprint_of, cells, catalog_name)
 
 
-def reference_of(plan_, reference_ffi, catalogue=""):
+def reference_of(plan_, reference_ffi, catalog=""):
     """Return the plan of the FFI whose blurred skycells are shared, `plan_` itself where none is named.
 
     Raises
@@ -212,7 +212,7 @@ def reference_of(plan_, reference_ffi, catalogue=""):
             f"--reference-ffi {reference_ffi}: cut-outs share no skycells, since each counts its pixels from its own "
             "corner; leave --reference-ffi out, or use whole FFIs with --target or --roi"
         )
-    reference = plan_ffi(reference_ffi, ",".join(map(str, plan_.region)), catalogue=catalogue)
+    reference = plan_ffi(reference_ffi, ",".join(map(str, plan_.region)), catalog=catalog)
     same = ("sector", "camera", "ccd")
     if any(getattr(reference.ccd, name) != getattr(plan_.ccd, name) for name in same):
         raise ValueError(f"--reference-ffi {reference_ffi} is not of the CCD and sector of {plan_.path}")
@@ -230,10 +230,10 @@ def reference_of(plan_, reference_ffi, catalogue=""):
     return reference
 
 
-def may_share(plan_, other, catalogue=""):
+def may_share(plan_, other, catalog=""):
     """Return whether an FFI can be the `reference_of` a plan."""
     try:
-        reference_of(plan_, other, catalogue)
+        reference_of(plan_, other, catalog)
     except ValueError:
         return False
     return True
@@ -271,13 +271,13 @@ def position(target):
     return ra, dec
 
 
-def tessellation(catalogue=""):
+def tessellation(catalog=""):
     """Return the skycells of the ring table, or those of a CSV file; cached for as long as that stays the same."""
-    if not catalogue:
+    if not catalog:
         return rings_v3()
-    if not os.path.exists(catalogue):
-        raise ValueError(f"--skycell-catalog {catalogue}: there is no such file")
-    return _tessellation(catalogue, _state_of(catalogue))
+    if not os.path.exists(catalog):
+        raise ValueError(f"--skycell-catalog {catalog}: no such file; correct the path")
+    return _tessellation(catalog, _state_of(catalog))
 
 
 def _state_of(path):
@@ -287,16 +287,16 @@ def _state_of(path):
 
 
 @functools.lru_cache(maxsize=4)
-def _tessellation(catalogue, _state):
+def _tessellation(catalog, _state):
     try:
-        return tessellation_from_table(pd.read_csv(catalogue, dtype={"NAME": str}))
+        return tessellation_from_table(pd.read_csv(catalog, dtype={"NAME": str}))
     except ValueError as error:
         # pandas' own complaints, of which many are ValueErrors, name no file.
-        raise ValueError(f"--skycell-catalog {catalogue}: {error}") from error
+        raise ValueError(f"--skycell-catalog {catalog}: {error}") from error
 
 
-def _catalogue_name(catalogue):
-    return _digest(Path(catalogue).read_text(encoding="utf-8")) if catalogue else "rings.v3"
+def _catalog_name(catalog):
+    return _digest(Path(catalog).read_text(encoding="utf-8")) if catalog else "rings.v3"
 
 
 def write_map(plan, name, path):

@@ -30,24 +30,24 @@ SERVICE_PAUSE = 600.0
 
 
 class StarPolicy(NamedTuple):
-    """What is done with saturated stars, and by which catalogue.
+    """How saturated stars are handled, and with which catalog.
 
     Attributes
     ----------
     how : {"repair", "remove", "keep"}
-    catalogue : str
+    catalog : str
         Path of a CSV, or ``gaia``; empty for none.
     digest : str
         Of the CSV's content; empty for others.
     """
 
     how: str
-    catalogue: str
+    catalog: str
     digest: str
 
     def label(self):
         """Return the part of a recipe's name that tells this; empty where stars are kept."""
-        return "" if self.how == "keep" else f"_{self.how}-{self.digest or self.catalogue}"
+        return "" if self.how == "keep" else f"_{self.how}-{self.digest or self.catalog}"
 
 
 KEEP = StarPolicy("keep", "", "")
@@ -59,14 +59,14 @@ def star_policy(how, star_catalog):
     Parameters
     ----------
     how : {"auto", "repair", "remove", "keep"}
-        auto repairs where there is a catalogue.
+        auto repairs if a catalog is given.
     star_catalog : str
         Path of a CSV, ``gaia``, or empty.
 
     Raises
     ------
     ValueError
-        If stars are to be repaired or removed without a catalogue, or there is no such file.
+        If stars are to be repaired or removed without a catalog, or the file does not exist.
     """
     if how == "keep" or (how == "auto" and not star_catalog):
         return KEEP
@@ -76,7 +76,7 @@ def star_policy(how, star_catalog):
     if star_catalog == "gaia":
         return StarPolicy(how, "gaia", "")
     if not os.path.exists(star_catalog):
-        raise ValueError(f"star_catalog = {star_catalog}: there is no such file")
+        raise ValueError(f"star_catalog = {star_catalog}: no such file; correct the path")
     return StarPolicy(how, star_catalog, _digest(star_catalog, os.stat(star_catalog).st_mtime_ns))
 
 
@@ -102,7 +102,7 @@ def repair_saturated_stars(planes, skycell, policy, exclude, data_root):
     exclude : int
         PS1 mask value that counts as lost, too.
     data_root : path-like
-        Where fetched catalogues are kept.
+        Where fetched catalogs are kept.
 
     Returns
     -------
@@ -128,9 +128,9 @@ def _stars_near(skycell, policy, data_root):
     """Return the stars on a skycell and about it; the cut comes first, for a tangent plane shows the far side too."""
     radius = skycell_radius(skycell)
     ra, dec = (float(value) for value in sky_positions(skycell_center(skycell)))
-    if policy.catalogue == "gaia":
+    if policy.catalog == "gaia":
         return _fetched(skycell, ra, dec, radius, data_root)
-    table = _table(policy.catalogue, os.stat(policy.catalogue).st_mtime_ns)
+    table = _table(policy.catalog, os.stat(policy.catalog).st_mtime_ns)
     place = np.radians(table[["ra", "dec"]].to_numpy())
     return table[angular_separation(*np.radians([ra, dec]), *place.T) < math.radians(radius)]
 

@@ -18,7 +18,7 @@ from syndiff_tasks.pixels import mask, photometry, template
 from . import stack_files, star_catalog
 
 
-def write_template(path, sampled, frame, plan, offset, described, groups):
+def write_template(path, sampled, frame, plan, offset, settings, groups):
     """Write a template file.
 
     Parameters
@@ -31,10 +31,10 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
     plan : Plan
     offset : (float, float)
         [TESS px]
-    described : TemplateSettings
-        The settings that a template's file tells.
+    settings : TemplateSettings
+        The settings that a template's file records.
     groups : dict of str to targets.WholeTarget
-        The blurred skycells, whose manifests tell what they are made of.
+        The convolved skycells; their manifests record their inputs.
 
     Returns
     -------
@@ -46,9 +46,9 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
     EmptyTemplate
         If no pixel has a flux.
     """
-    factor = 10 ** (-0.4 * (photometry.PS1_ZERO_POINT - photometry.UNITS[described.units].zero_point))
-    judged = template.apply_quality_flags(sampled, frame.science, frame.seam, described.min_coverage)
-    fine = tuple(described.oversampling * value for value in offset)
+    factor = 10 ** (-0.4 * (photometry.PS1_ZERO_POINT - photometry.UNITS[settings.units].zero_point))
+    judged = template.apply_quality_flags(sampled, frame.science, frame.seam, settings.min_coverage)
+    fine = tuple(settings.oversampling * value for value in offset)
     planes = {
         "FLUX_SUM": judged.flux * np.float32(factor),
         "VARIANCE": judged.variance * np.float32(factor**2),
@@ -58,18 +58,18 @@ def write_template(path, sampled, frame, plan, offset, described, groups):
         "DQ": judged.dq,
     }
     tables = {
-        "SKYCELLS": skycells_table(plan, groups, described.settings["weights"]),
+        "SKYCELLS": skycells_table(plan, groups, settings.convolved["weights"]),
         "STARS": stars_table(plan, groups),
     }
     tansip = shifted(frame.tansip, *fine)
     wcs_cards = tansip_keywords(tansip) | inverse_keywords(tansip, frame.owner.shape)
-    unit, zero_point = photometry.UNITS[described.units]
+    unit, zero_point = photometry.UNITS[settings.units]
     covered = float(np.isfinite(judged.flux[frame.science]).mean())
     if not covered:
         raise EmptyTemplate(f"{plan.path}: no pixel of the template has data; {_reasons(tables['SKYCELLS'])}")
     products.write_template(
         path,
-        _provenance(plan, offset, described) | {"COVERED": (covered, "fraction of science pixels with a flux")},
+        _provenance(plan, offset, settings) | {"COVERED": (covered, "fraction of science pixels with a flux")},
         planes,
         wcs_cards,
         tables,
@@ -111,31 +111,31 @@ def sparse(path, covered):
 
 
 class TemplateSettings(NamedTuple):
-    """The settings that a template's file tells, beside those of its recipe and blur."""
+    """The settings that a template's file records; `convolved` holds those of its convolved skycells."""
 
     units: str
     oversampling: int
     min_coverage: float
-    settings: dict
+    convolved: dict
     reference: str
 
 
-def own_settings(described):
-    """Return the settings that shape a template beside those of its blurred skycells, for manifests."""
-    return {name: getattr(described, name) for name in ("units", "oversampling", "min_coverage")}
+def own_settings(settings):
+    """Return the settings that shape a template in addition to those of its convolved skycells, for manifests."""
+    return {name: getattr(settings, name) for name in ("units", "oversampling", "min_coverage")}
 
 
-def _provenance(plan, offset, described):
-    made_of = described.settings
-    weights = made_of["weights"]
+def _provenance(plan, offset, settings):
+    convolved = settings.convolved
+    weights = convolved["weights"]
     return {
         "ORIGIN": ("syndiff_tasks", "deep PS1 sky in the TESS band"),
         "SYNDIFF": (True, "a template, not an observation"),
         "VERSION": (__version__, "of syndiff_tasks"),
-        "TELESCOP": ("TESS", "whose pixels these are"),
-        "SURVEY": ("PS1 3pi, rings.v3 stacks", "whose sky this is"),
-        "FFI": (plan.ccd.stem, "whose pixels these are"),
-        "REFFFI": (parse_ffi_name(described.reference or plan.path).stem, "whose skycells were shared"),
+        "TELESCOP": ("TESS", "defines the pixels"),
+        "SURVEY": ("PS1 3pi, rings.v3 stacks", "source of the sky"),
+        "FFI": (plan.ccd.stem, "defines the pixels"),
+        "REFFFI": (parse_ffi_name(settings.reference or plan.path).stem, "source of the skycells"),
         "SECTOR": (plan.ccd.sector, "TESS sector, from the file name"),
         "CAMERA": (plan.ccd.camera, "TESS camera"),
         "CCD": (plan.ccd.ccd, "TESS CCD"),
@@ -144,20 +144,20 @@ def _provenance(plan, offset, described):
         "DX_SHIFT": (offset[0], "[TESS px] stars are moved to larger x by this"),
         "DY_SHIFT": (offset[1], "[TESS px] stars are moved to larger y by this"),
         "ROI": (",".join(map(str, plan.region)), "x0,y0,x1,y1 of the FFI, half-open, from 0"),
-        "OVERSAMP": (described.oversampling, "template pixels along one TESS pixel"),
+        "OVERSAMP": (settings.oversampling, "template pixels along one TESS pixel"),
         "NSKYCELL": (len(plan.skycells), "PS1 skycells that own pixels here"),
-        "SKYCAT": (plan.catalogue, "rings.v3, or digest of a catalogue"),
-        "PSF": (made_of["psf"], "gauss, prf or none"),
-        "PSFSIGMA": (made_of.get("psf_sigma", ""), "[PS1 px] sigma of the Gaussian"),
-        "PRFFILES": (made_of.get("prf_files", ""), "digest of the PRF files"),
+        "SKYCAT": (plan.skycell_catalog, "rings.v3, or digest of a catalog"),
+        "PSF": (convolved["psf"], "gauss, prf or none"),
+        "PSFSIGMA": (convolved.get("psf_sigma", ""), "[PS1 px] sigma of the Gaussian"),
+        "PRFFILES": (convolved.get("prf_files", ""), "digest of the PRF files"),
         **{f"WEIGHT_{band.upper()}": (value, f"weight of PS1 {band}") for band, value in weights.items()},
-        "BACKGRND": (made_of["background"], "what was done with the sky"),
-        "BINNING": (made_of["bin"], "[PS1 px] side of a block"),
-        "REJBITS": (",".join(map(str, made_of["reject_mask_bits"])), "PS1 mask bits that blank a pixel of a band"),
-        "IGNBITS": (",".join(map(str, made_of["ignore_mask_bits"])), "PS1 mask bits that set IGNORED_BIT"),
-        "IGNPIX": (made_of["ignored_pixels"], "flag or exclude: what happened to such pixels"),
-        "SUSBITS": (",".join(map(str, made_of["suspect_mask_bits"])), "PS1 mask bits that set SUSPECT_PS1"),
-        "MINCOV": (described.min_coverage, "below this coverage FLUX_SUM is NaN"),
+        "BACKGRND": (convolved["background"], "what was done with the sky"),
+        "BINNING": (convolved["bin"], "[PS1 px] side of a block"),
+        "REJBITS": (",".join(map(str, convolved["reject_mask_bits"])), "PS1 mask bits that blank a pixel of a band"),
+        "IGNBITS": (",".join(map(str, convolved["ignore_mask_bits"])), "PS1 mask bits that set IGNORED_BIT"),
+        "IGNPIX": (convolved["ignored_pixels"], "flag or exclude: what happened to such pixels"),
+        "SUSBITS": (",".join(map(str, convolved["suspect_mask_bits"])), "PS1 mask bits that set SUSPECT_PS1"),
+        "MINCOV": (settings.min_coverage, "below this coverage FLUX_SUM is NaN"),
     }
 
 
@@ -202,15 +202,15 @@ _STAR_COLUMNS = {
 }
 
 
-def _described(table, columns):
-    """Give the columns of a table their units and meanings, for `products.write_template`."""
+def _annotated(table, columns):
+    """Attach the units and meanings of the columns to a table, for `products.write_template`."""
     table.attrs["units"] = {name: unit for name, (unit, _) in columns.items() if unit}
     table.attrs["meanings"] = {name: meaning for name, (_, meaning) in columns.items()}
     return table
 
 
 def skycells_table(plan, groups, bands_wanted):
-    """Return the SKYCELLS table of a template: what each skycell is made of, and what it gave."""
+    """Return the SKYCELLS table of a template: the inputs of each skycell, and the pixels that it owns."""
     given = np.bincount(plan.footprint.owner[plan.footprint.owner >= 0], minlength=len(plan.skycells))
     table = pd.DataFrame(
         [
@@ -230,7 +230,7 @@ def skycells_table(plan, groups, bands_wanted):
             f"SHA256_{band}_{kind}": ("", f"SHA-256 of the {band} {kind} file; empty if missing")
             for kind in stack_files.KINDS
         }
-    return _described(table, columns)
+    return _annotated(table, columns)
 
 
 def _skycell_row(skycell, notes, bands_wanted):
@@ -251,7 +251,7 @@ def _skycell_row(skycell, notes, bands_wanted):
 
 
 def seconds_of(groups):
-    """Return how long the steps of a template's skycells took in all [s], by step."""
+    """Return the total time of each step over a template's skycells [s]."""
     spent = {}
     for group in groups.values():
         for step, seconds in group.manifest()["notes"].get("seconds", {}).items():
@@ -262,4 +262,4 @@ def seconds_of(groups):
 def stars_table(plan, groups):
     """Return the STARS table of a template: what was repaired or removed on it."""
     rows = [row for group in groups.values() for row in group.manifest()["notes"]["stars"]]
-    return _described(star_catalog.on_template(plan, rows), _STAR_COLUMNS)
+    return _annotated(star_catalog.on_template(plan, rows), _STAR_COLUMNS)

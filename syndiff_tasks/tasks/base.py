@@ -13,17 +13,17 @@ from .request import Overwrite, RunBegin
 
 
 class _Reporting(luigi.Task):
-    """A task that tells how far it is, in the terminal and in the web view, and what went wrong last of all."""
+    """A task that reports its progress and, at exit, its failures."""
 
     def complete(self):
-        """Return whether the product is there."""
-        # Luigi has events with the error for `requires` and `run`, but none for this.
+        """Return whether the product exists."""
+        # Luigi emits events for errors in `requires` and `run`, but not in `complete`.
         with failures.recording(self.task_family):
             process.begin_run()
             return self.is_complete()
 
     def is_complete(self):
-        """Return whether the product is there; the part of `complete` that tasks may have their own of."""
+        """Return whether the product exists; tasks override this part of `complete`."""
         return super().complete()
 
     def progress(self, total, unit):
@@ -66,7 +66,7 @@ def _record_failure(task, error):
 
 
 def _nowhere(value):
-    """Take a report where no scheduler listens, as in a task that is run by hand."""
+    """Discard progress reports when there is no scheduler, as in a task that is run by hand."""
 
 
 TARGET = "instead of --roi: center of the region, 'RA Dec' in degrees or sexagesimal, a name, or 'TIC 261136679'"
@@ -78,12 +78,12 @@ class OverwriteMixin:
     overwrite = Overwrite(
         default=False,
         significant=False,
-        description="make this product again, and what follows from it; of a download, fetch it again",
+        description="remake this product and those made from it; for a download, fetch the files again",
     )
 
 
 class SkycellsMixin:
-    """Where the skycells are."""
+    """The table of skycells."""
 
     skycell_catalog = luigi.Parameter(default="", description="CSV of skycells that replaces the PS1 ring table")
 
@@ -97,23 +97,23 @@ class RegionMixin(SkycellsMixin):
 
 
 class CombinationMixin(SkycellsMixin):
-    """What shapes combined skycells, beside the settings."""
+    """The options of combined skycells that are not settings."""
 
     ignore_mask_bits = BitsOfSetting(description="PS1 mask bits to flag, e.g. 12, or a comma alone for none")
 
-    def recipe(self):
+    def combine_config(self):
         """Return the `combine.CombineConfig` of the combined skycells."""
         return chain.combine.CombineConfig.from_settings(syndiff(), self.ignore_mask_bits)
 
 
 class ConvolutionMixin(CombinationMixin):
-    """What shapes convolved skycells, beside the settings."""
+    """The options of convolved skycells that are not settings."""
 
     psf_sigma = NumberOfSetting("psf_sigma", 0.0, 400.0, description="sigma of the Gaussian PSF [PS1 px]")
 
 
 class FolderMixin:
-    """Where the FFIs of a sector are."""
+    """The folder of a sector's FFIs."""
 
     ffi_dir = luigi.Parameter(description="folder of the sector's FFIs, searched with the folders below it")
     began = RunBegin(
@@ -122,7 +122,7 @@ class FolderMixin:
 
 
 class _OnFFI(_Reporting, RegionMixin):
-    """What the tasks of one FFI have in common: the FFI, and which part of it."""
+    """What the tasks of one FFI have in common: the FFI, and its region."""
 
     ffi = luigi.Parameter(
         description="the FFI: tess…_ffic.fits (SPOC) or hlsp_tica_…fits, also .gz or .fz, or a cut-out"
@@ -137,7 +137,7 @@ class _OnFFI(_Reporting, RegionMixin):
 
 
 class _OfCCD(_Reporting, FolderMixin, OverwriteMixin):
-    """What the tasks of one CCD of a sector have in common: which, and where its FFIs are."""
+    """What the tasks of one CCD of a sector have in common: the CCD, and the folder of its FFIs."""
 
     sector = Whole("sector", 1, 9999, description="TESS sector")
     camera = Whole("camera", 1, 4, description="TESS camera, 1 to 4")

@@ -14,10 +14,10 @@ from .base import _OfCCD
 
 
 class ReferenceFFI(_OfCCD):
-    """The FFI of a CCD on whose pixels its templates are made: chosen once, and kept."""
+    """The FFI of a CCD that defines the pixel grid of its templates: chosen once, and kept."""
 
     def output(self):
-        """Return the choice; that there is nothing to choose holds for the FFIs of today only."""
+        """Return the choice; the finding that no FFI is usable is redone when the set of FFIs changes."""
         made = read_manifest(paths.reference_ffi(syndiff().data_root, self.which()))
         return self._target(made is not None and bool(made["notes"]["ffi"]))
 
@@ -27,7 +27,7 @@ class ReferenceFFI(_OfCCD):
         return WholeTarget(path, self.which()._asdict(), inputs, self.overwrite, self.task_family)
 
     def run(self):
-        """Read the headers, choose, and record the choice; an FFI of which there are products is preferred."""
+        """Read the headers, choose, and record the choice; an FFI that already has products is preferred."""
         frames = [chain.frame_header.read_frame_header(path) for path in self.ffis()]
         regions = paths.mapped_regions(syndiff().data_root, self.which())
         choice = chain.pointing.choose_reference(frames, [_laid_out_by(self.which(), region) for region in regions])
@@ -37,7 +37,7 @@ class ReferenceFFI(_OfCCD):
 
 
 def _laid_out_by(ccd, region):
-    """Return the stem of the FFI by which the skycells of a CCD's region were mapped or blurred, empty for none."""
+    """Return the stem of the FFI that a CCD's region was mapped or convolved for, or an empty string."""
     root = syndiff().data_root
     for path in (paths.skycells_list(root, ccd, region), paths.cell_metadata(root, ccd, region)):
         if made := read_manifest(path):
@@ -46,12 +46,12 @@ def _laid_out_by(ccd, region):
 
 
 class DriftOffsets(_OfCCD):
-    """By how much each FFI of a CCD is offset from the reference: a table and a plot."""
+    """The offset of each FFI of a CCD from the reference: a table and a plot."""
 
     reference_ffi = luigi.Parameter(
         default="", description="FFI that has offset 0 (default: the one ReferenceFFI chose)"
     )
-    roi = luigi.Parameter(default="", description="region x0,y0,x1,y1 at whose centre and corners offsets are told")
+    roi = luigi.Parameter(default="", description="region x0,y0,x1,y1; offsets are given at its center and corners")
 
     def requires(self):
         """Return the choice of the reference, where it is not given."""
@@ -61,10 +61,10 @@ class DriftOffsets(_OfCCD):
         """Return the table and the plot."""
         stem = chain.ffi_folder.stem_of(self.reference_ffi)
         path = paths.drift_offsets(syndiff().data_root, self.which(), chain.plan.roi_label(self.roi), stem)
-        made_of = {name: task.output() for name, task in self.requires().items()}
-        made_of |= {"ffis": chain.ffi_folder.files_there(self.ffis())}
+        inputs = {name: task.output() for name, task in self.requires().items()}
+        inputs |= {"ffis": chain.ffi_folder.files_there(self.ffis())}
         made_by = (self.overwrite, self.task_family)
-        table = WholeTarget(path, {"reference": stem, "region": self.roi}, made_of, *made_by)
+        table = WholeTarget(path, {"reference": stem, "region": self.roi}, inputs, *made_by)
         return {"table": table, "plot": WholeTarget(paths.drift_plot(path), {}, {"table": table}, *made_by)}
 
     def run(self):
@@ -78,7 +78,7 @@ class DriftOffsets(_OfCCD):
         table = chain.drift.drift(frames, chain.frame_header.read_frame_header(Path(reference)), self.roi)
         with self.output()["table"].writing() as draft:
             table.to_csv(draft.path, index=False)
-        from syndiff_tasks.report import (  # matplotlib takes half a second, which only drawing is worth
+        from syndiff_tasks.report import (  # imported here: matplotlib takes half a second
             drift_plot,
             figure,
         )

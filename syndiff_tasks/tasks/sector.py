@@ -9,20 +9,20 @@ from .pointing import DriftOffsets, ReferenceFFI, _laid_out_by
 from .template import Downsample
 
 
-class _Wanted(_Reporting, RegionMixin, ConvolutionMixin):
-    """Which part of each CCD is wanted, and how."""
+class _TemplateOptions(_Reporting, RegionMixin, ConvolutionMixin):
+    """The options of the templates: region, combination and convolution."""
 
     def to_share(self, plan, files):
-        """Return the path of another FFI of the CCD whose skycells of a plan's region are there, empty for none.
+        """Return the path of another FFI of the CCD that already has skycells of a plan's region, or an empty string.
 
-        Without it, what somebody made of another FFI before this one was chosen would stop the run.
+        Otherwise products of another FFI, made before this one was chosen, would stop the run.
         """
         stem = _laid_out_by(plan.ccd, plan.label)
         others = [str(path) for path in files if chain.ffi_folder.stem_of(path) == stem != plan.ccd.stem]
         return next((path for path in others if chain.plan.may_share(plan, path, self.skycell_catalog)), "")
 
-    def asked(self):
-        """Return the `manifest.Fingerprint` of what is asked for: a report is remade when that has changed."""
+    def options(self):
+        """Return the `manifest.Fingerprint` of the options; a report is remade when they change."""
         own = self.to_str_params(only_significant=True)
         return manifest.Fingerprint(tuple(sorted((name, own[name]) for name in own if name != "ffi_dir")))
 
@@ -32,7 +32,7 @@ class _Wanted(_Reporting, RegionMixin, ConvolutionMixin):
         return f"target_{self.target.replace(' ', '_')}_size_{self.size}" if self.target else ""
 
 
-class Sector(_Wanted, FolderMixin):
+class Sector(_TemplateOptions, FolderMixin):
     """Templates of every CCD of a sector, a few CCDs at a time, and a report on them."""
 
     sector = Whole("sector", 1, 9999, description="TESS sector")
@@ -43,17 +43,17 @@ class Sector(_Wanted, FolderMixin):
     )
 
     def found(self):
-        """Return the paths of the FFIs of each CCD that is asked for; none where the folder has none."""
+        """Return the paths of the FFIs of each selected CCD; none where the folder has none."""
         there = chain.ffi_folder.find(self.ffi_dir, self.sector, self.began)
-        asked = [paths.CCD(self.sector, camera, ccd) for camera in self.cameras for ccd in self.ccds]
-        return {ccd: there.get(ccd, ()) for ccd in asked}
+        selected = [paths.CCD(self.sector, camera, ccd) for camera in self.cameras for ccd in self.ccds]
+        return {ccd: there.get(ccd, ()) for ccd in selected}
 
     def requires(self):
         """Return the choice of each CCD's reference FFI."""
         return {ccd: self.derive(ReferenceFFI, **ccd._asdict()) for ccd, files in self.found().items() if files}
 
     def plans(self):
-        """Return for each CCD its `sector_report.Planned`; the choices of the references must have been made."""
+        """Return for each CCD its `sector_report.Planned`; the references must have been chosen."""
         chosen = {ccd: task.output().path for ccd, task in self.requires().items()}
         return {ccd: self._planned(files, chosen.get(ccd)) for ccd, files in self.found().items()}
 
@@ -80,7 +80,7 @@ class Sector(_Wanted, FolderMixin):
         """Return the report and the page."""
         path = paths.sector_report(syndiff().data_root, self.sector, self._label())
         choices = {str(ccd): task.output() for ccd, task in self.requires().items()}
-        report = WholeTarget(path, {"sector": self.sector}, choices | {"asked": self.asked()})
+        report = WholeTarget(path, {"sector": self.sector}, choices | {"asked": self.options()})
         # Drawn later, the templates have pages to be linked.
         drawn = manifest.Fingerprint((("pictures", str(syndiff().pictures)),))
         return {"report": report, "page": WholeTarget(paths.sector_page(path), {}, {"report": report, "drawn": drawn})}
@@ -94,7 +94,7 @@ class Sector(_Wanted, FolderMixin):
         return "_".join(filter(None, partly))
 
     def is_complete(self):
-        """Return whether the report, the page and every template are there."""
+        """Return whether the report, the page and every template exist."""
         return not self.left() and super().is_complete()
 
     def left(self):
@@ -103,10 +103,10 @@ class Sector(_Wanted, FolderMixin):
         return unchosen or [ccd for ccd, planned in self.plans().items() if planned.task and not _is_made(planned.task)]
 
     def run(self):
-        """Have the templates made, some CCDs at a time, and sum up."""
+        """Run the templates, some CCDs at a time, and write the report."""
         planned = self.plans()
         tasks = [one.task for one in planned.values() if one.task]
-        # Luigi runs this from the top whenever a lot is done; a lot that is there already costs a look.
+        # Luigi runs this from the top after each batch; a finished batch costs only a check of its products.
         for start in range(0, len(tasks), syndiff().ccds_at_once):
             (self.set_status_message or _nowhere)(f"{start} of {len(tasks)} CCDs are done")
             yield tasks[start : start + syndiff().ccds_at_once]
@@ -119,15 +119,15 @@ class Sector(_Wanted, FolderMixin):
 
 
 def _is_made(task):
-    """Return whether a task is complete; with products of other settings it is not, and says so when it is run."""
+    """Return whether a task is complete; not with products of other settings, which its run reports."""
     try:
         return task.is_complete()
     except SettingsDiffer:
         return False
 
 
-class EveryFFI(_OfCCD, _Wanted):
-    """A template for every FFI of a CCD through its own WCS, all sampled from one set of blurred skycells."""
+class EveryFFI(_OfCCD, _TemplateOptions):
+    """A template for every FFI of a CCD through its own WCS, all sampled from one set of convolved skycells."""
 
     def requires(self):
         """Return the pointing of all FFIs, and the choice of the one whose skycells are shared."""
@@ -136,11 +136,11 @@ class EveryFFI(_OfCCD, _Wanted):
     def output(self):
         """Return the report: each FFI, with its template or the reason why it has none."""
         path = paths.every_ffi(syndiff().data_root, self.which(), chain.plan.roi_label(self.roi), self.target_label())
-        made_of = {"drift": self.requires()["drift"].output()["table"], "asked": self.asked()}
-        return WholeTarget(path, self.which()._asdict(), made_of, self.overwrite, self.task_family)
+        inputs = {"drift": self.requires()["drift"].output()["table"], "asked": self.options()}
+        return WholeTarget(path, self.which()._asdict(), inputs, self.overwrite, self.task_family)
 
     def run(self):
-        """Have the reference's template made, then all others, and sum up."""
+        """Run the template of the reference, then all others, and write the report."""
         files, table = self.ffis(), chain.drift.read_drift(self.input()["drift"]["table"].path)
         reference = chain.pointing.reference_path(self.input()["choice"].path, files)
         first = self.derive(Downsample, ffi=reference, ffi_dir="")

@@ -1,4 +1,4 @@
-"""The tasks of one skycell, which know no FFI: download, and combination of its bands."""
+"""The tasks of one skycell, independent of any FFI: download, and combination of its bands."""
 
 import logging
 
@@ -34,7 +34,7 @@ class DownloadSkycell(_Reporting, SkycellsMixin, OverwriteMixin):
         )
 
     def run(self):
-        """Fetch, check and store every file of the skycell that does not exist yet."""
+        """Fetch, check and store every file of the skycell that is still missing."""
         source, target = chain.stack_files.source(syndiff()), self.output()
         skycell = chain.plan.tessellation(self.skycell_catalog).skycell(self.skycell)
         restore(target.path)
@@ -66,19 +66,20 @@ class CombineBands(_Reporting, CombinationMixin, OverwriteMixin):
         return self.derive(DownloadSkycell)
 
     def output(self):
-        """Return the Zarr group of the combined skycell, in the folder of its recipe."""
+        """Return the Zarr group of the combined skycell, in the folder of its configuration."""
         requests = self.overwrite, self.requires().overwrite
-        return combined_target(syndiff().data_root, self.skycell, self.recipe(), *requests)
+        return combined_target(syndiff().data_root, self.skycell, self.combine_config(), *requests)
 
     def run(self):
-        """Combine the bands, take the sky off, and share the pixels among blocks."""
+        """Combine the bands, subtract the sky, and share the pixels among blocks."""
         skycell = chain.plan.tessellation(self.skycell_catalog).skycell(self.skycell)
-        # After a re-check that brought nothing new, it is up to date again.
+        # After a re-check that found nothing new, the product is up to date again.
         if not self.output().exists():
             with self.output().writing() as draft:
-                shared, treated = chain.combine.combine(self.input().path, skycell, self.recipe(), syndiff().data_root)
+                config, root = self.combine_config(), syndiff().data_root
+                shared, repaired = chain.combine.combine(self.input().path, skycell, config, root)
                 chain.combine.write_blocks(draft.path, shared, skycell)
-                draft.notes.update(chain.stack_files.origin_of(self.input()), stars=treated)
+                draft.notes.update(chain.stack_files.origin_of(self.input()), stars=repaired)
                 draft.record_time("combine")
         if not syndiff().keep_raw:
             self.input().remove()
@@ -89,8 +90,8 @@ def _raw(root, skycell, overwrite):
     return WholeTarget(path, settings, None, overwrite, DownloadSkycell.task_family)
 
 
-def combined_target(root, skycell, recipe, overwrite, overwrite_raw):
-    """Return the target of a combined skycell; asking a thousand tasks for their output would take 20 s."""
-    path, settings = paths.combined(root, recipe.label, skycell), recipe.settings() | {"skycell": skycell}
+def combined_target(root, skycell, config, overwrite, overwrite_raw):
+    """Return the target of a combined skycell; calling `output` of a thousand tasks would take 20 s."""
+    path, settings = paths.combined(root, config.label, skycell), config.settings() | {"skycell": skycell}
     inputs = {"raw": _raw(root, skycell, overwrite_raw)}
     return WholeTarget(path, settings, inputs, overwrite, CombineBands.task_family)

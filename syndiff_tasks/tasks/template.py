@@ -34,7 +34,7 @@ class MapFFI(_OnFFI, OverwriteMixin):
         return {name: WholeTarget(path, plan.settings(), None, *made_by) for name, path in made.items()}
 
     def run(self):
-        """Write each map that is not there yet."""
+        """Write each map that is missing."""
         plan, missing = self.plan(), {name: one for name, one in self.output().items() if not one.exists()}
         progress = self.progress(len(missing), "map")
         for name, target in missing.items():
@@ -43,90 +43,92 @@ class MapFFI(_OnFFI, OverwriteMixin):
             progress.step(f"{name} written")
 
 
-class _Blurring(_OnFFI, ConvolutionMixin, OverwriteMixin):
-    """What decides about the blurred skycells of an FFI."""
+class _OnConvolved(_OnFFI, ConvolutionMixin, OverwriteMixin):
+    """The tasks that depend on the convolved skycells of an FFI."""
 
-    reference_ffi = luigi.Parameter(default="", description="FFI of the same CCD whose blurred skycells are shared")
+    reference_ffi = luigi.Parameter(default="", description="FFI of the same CCD that provides the convolved skycells")
 
-    def blur(self):
-        """Return the `convolve.TemplatePsf` that is asked for."""
+    def template_psf(self):
+        """Return the `convolve.TemplatePsf` of the settings."""
         return chain.convolve.TemplatePsf.from_settings(syndiff(), self.psf_sigma, self.plan(), self.needs_wide())
 
     def reference(self):
-        """Return the `Plan` of the FFI whose blurred skycells are shared, which is the FFI's own as a rule."""
+        """Return the `Plan` of the FFI that provides the convolved skycells, by default the FFI's own."""
         return chain.plan.reference_of(self.plan(), self.reference_ffi, self.skycell_catalog)
 
-    def shaped_by(self):
-        """Return the settings that shape a blurred skycell."""
-        return self.recipe().settings() | self.blur().settings(self.reference())
+    def convolved_settings(self):
+        """Return the settings that shape a convolved skycell."""
+        return self.combine_config().settings() | self.template_psf().settings(self.reference())
 
 
-class Convolve(_Blurring):
-    """The skycells under an FFI, blurred to the point spread function of the template."""
+class Convolve(_OnConvolved):
+    """The skycells under an FFI, convolved to the point spread function of the template."""
 
     wide = Switch("wide", default=False, description="frames wide enough for offsets of up to 1.5 TESS px")
 
     def needs_wide(self):
-        """Return whether frames are to be wide."""
+        """Return whether wide frames are needed."""
         return self.wide
 
     def requires(self):
-        """Return the combined skycells, those of the frame's neighbours too where the blur is wide.
+        """Return the combined skycells, and those of the neighbors that a wide frame reaches.
 
-        A further FFI needs only what its reference did not: to ask for all would cost more than to sample them.
+        An FFI that shares its reference's skycells needs only those that the reference did not:
+        listing all of them would cost more than sampling them.
         """
-        plan, blur = self.plan(), self.blur()
+        plan, psf = self.plan(), self.template_psf()
         if not self.reference_ffi:
-            chain.stack_files.demand_space(syndiff(), self.recipe(), blur.skycells(plan), downloads_at_once())
-            return {name: self._combining(name) for name in blur.skycells(plan)}
+            chain.stack_files.demand_space(syndiff(), self.combine_config(), psf.skycells(plan), downloads_at_once())
+            return {name: self._combining(name) for name in psf.skycells(plan)}
         groups = self.groups()
         added = (skycell for skycell in plan.skycells if not groups[skycell.name].exists())
-        return {name: self._combining(name) for skycell in added for name in blur.made_of(plan, skycell)}
+        return {name: self._combining(name) for skycell in added for name in psf.inputs_of(plan, skycell)}
 
     def _combining(self, name):
         return self.derive(CombineBands, skycell=name)
 
     def groups(self):
-        """Return the target of each blurred skycell, by name."""
-        plan, blur, shaped_by, root = self.plan(), self.blur(), self.shaped_by(), syndiff().data_root
-        recipe, combining = self.recipe(), self._combining(plan.skycells[0].name)
+        """Return the target of each convolved skycell, by name."""
+        plan, psf, settings, root = self.plan(), self.template_psf(), self.convolved_settings(), syndiff().data_root
+        config, combining = self.combine_config(), self._combining(plan.skycells[0].name)
         requests = combining.overwrite, combining.requires().overwrite  # the same for all skycells
-        combined = {name: combined_target(root, name, recipe, *requests) for name in blur.skycells(plan)}
+        combined = {name: combined_target(root, name, config, *requests) for name in psf.skycells(plan)}
         return {
             skycell.name: WholeTarget(
                 paths.convolved(root, plan.ccd, *names),
-                shaped_by | {"skycell": skycell.name},
+                settings | {"skycell": skycell.name},
                 {name: combined[name] for name in names},
                 self.overwrite,
                 self.task_family,
             )
-            for skycell, names in ((skycell, blur.made_of(plan, skycell)) for skycell in plan.skycells)
+            for skycell, names in ((skycell, psf.inputs_of(plan, skycell)) for skycell in plan.skycells)
         }
 
     def output(self):
-        """Return the summary of the blurred skycells."""
+        """Return the summary of the convolved skycells."""
         plan = self.plan()
         path = paths.cell_metadata(syndiff().data_root, plan.ccd, plan.label, not self.reference_ffi, self.wide)
-        settings = plan.settings() | self.shaped_by()
+        settings = plan.settings() | self.convolved_settings()
         return WholeTarget(path, settings, self.groups(), self.overwrite, self.task_family)
 
     def is_complete(self):
-        """Return whether the summary and every blurred skycell are there."""
+        """Return whether the summary and every convolved skycell exist."""
         summary = self.output()
         return summary.exists() and all(group.exists() for group in summary.inputs.values())
 
     def run(self):
-        """Blur each skycell that is not there yet, and sum up."""
-        plan, combined, groups, blur, recipe = self.plan(), self.input(), self.groups(), self.blur(), self.recipe()
+        """Convolve each skycell that is missing, and write the summary."""
+        plan, combined, groups = self.plan(), self.input(), self.groups()
+        psf, config = self.template_psf(), self.combine_config()
         progress = self.progress(len(groups), "skycell")
         for skycell in plan.skycells:
             if not groups[skycell.name].exists():
                 with groups[skycell.name].writing() as draft:
-                    own = {name: combined[name] for name in blur.made_of(plan, skycell)}
-                    blurred = chain.convolve.convolve(
-                        self.reference(), skycell, own, blur, recipe.ignore, recipe.suspect
+                    own = {name: combined[name] for name in psf.inputs_of(plan, skycell)}
+                    convolved = chain.convolve.convolve(
+                        self.reference(), skycell, own, psf, config.ignore, config.suspect
                     )
-                    chain.convolve.write_convolved(draft.path, blurred)
+                    chain.convolve.write_convolved(draft.path, convolved)
                     draft.notes.update(combined[skycell.name].manifest()["notes"])
                     draft.record_time("blur")
             progress.step(skycell.name)
@@ -134,8 +136,8 @@ class Convolve(_Blurring):
             chain.convolve.summarize(plan, groups, draft.path)
 
 
-class Downsample(_Blurring, FolderMixin):
-    """Templates of an FFI: the blurred skycells integrated over its pixels, one template an offset."""
+class Downsample(_OnConvolved, FolderMixin):
+    """Templates of an FFI: the convolved skycells integrated over its pixels, one template an offset."""
 
     multi_offset_array = Offsets(
         default=((0.0, 0.0),),
@@ -152,19 +154,19 @@ class Downsample(_Blurring, FolderMixin):
         return chain.downsample.beyond(self.plan(), narrow, self.multi_offset_array) is not None
 
     def convolve(self):
-        """Return the task that blurs the skycells of this FFI."""
+        """Return the task that convolves the skycells of this FFI."""
         return self.derive(Convolve, wide=self.needs_wide())
 
     def requires(self):
-        """Return the map and the blurred skycells.
+        """Return the map and the convolved skycells.
 
         Raises
         ------
         ValueError
-            If an offset is too large: better before the first download than after the last.
+            If an offset is too large: raised here, before the first download.
         """
         if not isinstance(self.multi_offset_array, Auto):
-            chain.downsample.check_offsets(self.plan(), self.blur(), self.multi_offset_array)
+            chain.downsample.check_offsets(self.plan(), self.template_psf(), self.multi_offset_array)
         other = (
             {"ffi": self.reference_ffi, "roi": chain.plan.roi_of(self.plan()), "target": ""}
             if self.reference_ffi
@@ -174,7 +176,7 @@ class Downsample(_Blurring, FolderMixin):
         return needed | ({"drift": self.drift()} if isinstance(self.multi_offset_array, Auto) else {})
 
     def drift(self):
-        """Return the task that tells by how much the other FFIs of the CCD are offset from this one."""
+        """Return the task that measures the offsets of the CCD's other FFIs from this one."""
         plan = self.plan()
         if not self.ffi_dir:
             raise ValueError("--multi-offset-array auto: give the folder of the FFIs to be grouped with --ffi-dir")
@@ -182,14 +184,14 @@ class Downsample(_Blurring, FolderMixin):
         return self.derive(DriftOffsets, **ccd, reference_ffi=self.ffi, roi=chain.plan.roi_of(plan))
 
     def grouped(self):
-        """Return the table FFI → offset of its template, of which the drift is told."""
+        """Return the table FFI → offset of its template, grouped from the measured drift."""
         table = chain.drift.read_drift(self.drift().output()["table"].path)
         return chain.drift.group(
-            table, self.multi_offset_array.within, chain.downsample.largest_offset(self.plan(), self.blur())
+            table, self.multi_offset_array.within, chain.downsample.largest_offset(self.plan(), self.template_psf())
         )
 
     def offsets(self):
-        """Return the offsets that are asked for, or that the FFIs have."""
+        """Return the offsets: the given ones, or those of the FFIs for ``auto``."""
         return (
             chain.drift.offsets(self.grouped())
             if isinstance(self.multi_offset_array, Auto)
@@ -197,17 +199,17 @@ class Downsample(_Blurring, FolderMixin):
         )
 
     def is_complete(self):
-        """Return whether every template is there; which ones there are to be may follow from the drift."""
+        """Return whether every template exists; with ``auto`` the drift decides which are needed."""
         return (not isinstance(self.multi_offset_array, Auto) or self.drift().complete()) and super().is_complete()
 
-    def described(self):
-        """Return the `template_file.TemplateSettings` that the template files tell."""
+    def template_settings(self):
+        """Return the `template_file.TemplateSettings` that the template files record."""
         settings = syndiff()
-        shown = (settings.units, settings.oversampling, settings.min_coverage)
-        return chain.template_file.TemplateSettings(*shown, self.shaped_by(), self.reference_ffi)
+        values = (settings.units, settings.oversampling, settings.min_coverage)
+        return chain.template_file.TemplateSettings(*values, self.convolved_settings(), self.reference_ffi)
 
     def output(self):
-        """Return the templates, and with offsets auto a table of which FFI has which."""
+        """Return the templates, and with offsets auto a table of the template of each FFI."""
         if not isinstance(self.multi_offset_array, Auto):
             return self.templates()
         plan = self.plan()
@@ -216,8 +218,8 @@ class Downsample(_Blurring, FolderMixin):
 
     def templates(self):
         """Return a template for each offset, with its picture and page."""
-        plan, described, convolved = self.plan(), self.described(), self.convolve().output()
-        settings = plan.settings() | described.settings | chain.template_file.own_settings(described)
+        plan, made_with, convolved = self.plan(), self.template_settings(), self.convolve().output()
+        settings = plan.settings() | made_with.convolved | chain.template_file.own_settings(made_with)
         made = {}
         for offset in self.offsets():
             path = paths.template(syndiff().data_root, plan.ccd, plan.label, offset)
@@ -228,10 +230,10 @@ class Downsample(_Blurring, FolderMixin):
         return made
 
     def run(self):
-        """Integrate over the pixels, some offsets at a time, write, and draw."""
+        """Integrate over the pixels, some offsets at a time; write and draw each template."""
         plan, made, groups = self.plan(), self.templates(), self.convolve().groups()
         missing = [offset for offset, (template, *_) in made.items() if not template.exists()]
-        chain.downsample.check_offsets(plan, self.blur(), missing)
+        chain.downsample.check_offsets(plan, self.template_psf(), missing)
         frame = chain.downsample.pixel_grid(plan, syndiff().oversampling)
         batches = chain.downsample.batches(missing, frame)
         progress = self.progress(len(batches) * len(groups) + len(made), "step")
@@ -241,7 +243,7 @@ class Downsample(_Blurring, FolderMixin):
             for offset, sampled in zip(batch, templates, strict=True):
                 with made[offset][0].writing() as draft:
                     covered = chain.template_file.write_template(
-                        draft.path, sampled, frame, plan, offset, self.described(), groups
+                        draft.path, sampled, frame, plan, offset, self.template_settings(), groups
                     )
                     draft.notes["seconds"] = chain.template_file.seconds_of(groups)
                     draft._replace(begun=begun).record_time(f"integrate and write, {len(batch)} offsets")
