@@ -12,7 +12,7 @@ from syndiff_tasks import cli
 from syndiff_tasks.chain import difference
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("difference", "run-sector", "luigid", "demo", "status", "verify", "recheck", "explain")
+COMMANDS = ("difference", "run-sector", "luigid", "demo", "status", "verify", "recheck", "where", "explain")
 
 
 def printed(capsys, *arguments):
