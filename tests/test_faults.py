@@ -130,7 +130,7 @@ def absent(folder):
         (no_wcs, "the FFI has no WCS (no CTYPE1"),
         (folded, "does not invert"),
         (truncated, "the file is damaged, incomplete or another one"),
-        (no_fits, "it is not FITS at byte 0"),
+        (no_fits, "a web page (HTML), such as a login or error page, instead of a FITS file"),
         (a_skycell, "is it a TESS FFI?"),
         (other_name, "'my_image.fits' is not the name of a calibrated FFI"),
         (other_camera, "the file name says camera 3, the header CAMERA = 2"),
