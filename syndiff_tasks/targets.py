@@ -242,8 +242,18 @@ class WholeTarget(luigi.Target):
 
     def _refuse_other_settings(self, manifest):
         made = manifest["settings"]
-        for name in sorted(set(made) | set(self.settings)):
+        # Formats first: products of another format may differ in any other setting too.
+        formats = {name for name in set(made) & set(self.settings) if name.endswith("format")}
+        for name in sorted(set(made) | set(self.settings), key=lambda name: (name not in formats, name)):
             if made.get(name) != self.settings.get(name):
+                if name in formats:
+                    raise SettingsDiffer(
+                        f"{self.path} was written in {name} {made[name]} "
+                        f"(syndiff_tasks {manifest['syndiff_tasks']}), and this version reads and writes "
+                        f"{name} {self.settings[name]}; run {self.task} with --overwrite "
+                        f"to remake it (from another task: --{self.task}-overwrite), or keep it by giving another "
+                        "--syndiff-data-root"
+                    )
                 # Of two FFIs of one CCD, the second does with the skycells of the first.
                 share = (
                     f"share its skycells with --reference-ffi <path of {made[name]}> (from Sector or EveryFFI: put "
@@ -253,7 +263,7 @@ class WholeTarget(luigi.Target):
                 )
                 raise SettingsDiffer(
                     f"{self.path} was made with {name} = {made.get(name)!r}, and {name} = "
-                    f"{self.settings.get(name)!r} is asked for now; {share}run {self.task} with --overwrite to remake "
+                    f"{self.settings.get(name)!r} is requested now; {share}run {self.task} with --overwrite to remake "
                     f"it (from another task: --{self.task}-overwrite), or keep both by giving another "
                     "--syndiff-data-root"
                 )

@@ -976,7 +976,7 @@ def test_a_product_of_other_settings_stops_the_run_with_both_values_and_stays(
     ended = luigi.run("Downsample", *tiny_sky.arguments(made, *options))
     assert ended.code == NOT_PLANNED
     told = sentence(ended)
-    assert f"{template_of(made)} was made with {name} = {was}, and {name} = {asked} is asked for now" in told
+    assert f"{template_of(made)} was made with {name} = {was}, and {name} = {asked} is requested now" in told
     assert "run Downsample with --overwrite" in told and "--syndiff-data-root" in told
     assert products(made) == before
 
@@ -987,7 +987,7 @@ def test_another_ffi_of_the_ccd_does_not_take_over_the_products_of_the_first(tin
     ended = luigi.run("Downsample", *tiny_sky.arguments(made, *PLAIN, ffi=other))
     assert ended.code == NOT_PLANNED
     first = frame.NAME.removesuffix(".fits")
-    assert f"was made with ffi = '{first}', and ffi = '{other.stem}' is asked for now" in sentence(ended, 2)
+    assert f"was made with ffi = '{first}', and ffi = '{other.stem}' is requested now" in sentence(ended, 2)
     assert f"share its skycells with --reference-ffi <path of {first}> (from Sector or " in sentence(ended, 2)
     assert products(made) == before
     way = ["--reference-ffi", str(tiny_sky.ffi)]

@@ -55,6 +55,14 @@ def test_a_product_is_there_once_it_was_written_whole(tmp_path):
     assert Path(target.path).read_text() == "whole"
 
 
+def test_a_product_of_another_format_is_refused_by_both_formats_and_the_cure(tmp_path):
+    write_file(WholeTarget(tmp_path / "p", {"blur_format": 2, "a": 1}), "old")
+    with pytest.raises(SettingsDiffer) as refused:
+        WholeTarget(tmp_path / "p", {"blur_format": 3, "a": 2}).exists()
+    for part in (str(tmp_path / "p"), "blur_format 2 ", "blur_format 3;", "--overwrite", "--syndiff-data-root"):
+        assert part in str(refused.value)
+
+
 def test_a_failed_writer_leaves_nothing(tmp_path):
     target = WholeTarget(tmp_path / "map.fits", {})
     with pytest.raises(RuntimeError, match="half way"), target.writing() as draft:
