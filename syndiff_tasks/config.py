@@ -416,6 +416,9 @@ class syndiff(luigi.Config):  # noqa: N801 - Luigi makes the section's name of t
         ["auto", "repair", "remove", "keep"],
         description="what is done with saturated stars; auto repairs where there is a catalog",
     )
+    missing_wcs = _setting(
+        Choice, "missing_wcs", ["skip", "interpolate"], description="offsets of FFIs without a WCS, or flagged"
+    )
     tic_lookup = _setting(luigi.Parameter, "tic_lookup", description="MAST service that finds TIC numbers (--target)")
     ccds_at_once = _setting(Whole, "ccds_at_once", 1, 16, description="CCDs of a sector that are worked on at once")
     difference_images = _setting(

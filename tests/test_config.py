@@ -278,7 +278,7 @@ OTHER = {
         "keep_raw": "false",
         "require_all_bands": "true",
     },
-    **{"star_catalog": "gaia", "saturated_stars": "keep", "ccds_at_once": "4"},
+    **{"star_catalog": "gaia", "saturated_stars": "keep", "ccds_at_once": "4", "missing_wcs": "interpolate"},
     **{"difference_images": "true", "pictures": "false", "tic_lookup": "http://127.0.0.1/mast"},
 }
 

@@ -226,6 +226,24 @@ def test_the_drift_table_flags_bad_frames_in_the_order_of_time_and_survives_its_
     pd.testing.assert_frame_equal(drifts.read_drift(tmp_path / "drift.csv"), table)
 
 
+def test_flagged_ffis_inside_a_series_get_the_offsets_of_their_neighbors_in_time():
+    still, end = 3 * [(0, 0)], 3 * [(0.05, 0.1)]
+    described = frames(None, *still, None, (7, 0), (0.15, -0.3), (0, 0.1, 16), *end, None)
+    untimed = described[4]._replace(mjd=math.nan, path=Path(name_of(20)))
+    before = drifts.drift([*described, untimed], described[1], "100,100,200,200")
+    table = drifts.interpolate(before)
+    assert list(table["flags"][[4, 5, 7]]) == [f"{flag}|INTERPOLATED" for flag in ("NO_WCS", "JUMP", "DQUALITY")]
+    assert_allclose(table.loc[[4, 5, 7], ["dx", "dy"]], [[0.05, -0.1], [0.1, -0.2], [0.1, -0.1]], atol=1e-3)
+    assert table.loc[[0, 11, 12], "dx"].isna().all()
+    assert table["why"][4].startswith("it has none; ") and f"between {stem(3)} and {stem(6)}" in table["why"][4]
+    others = [0, 1, 2, 3, 6, 8, 9, 10, 11, 12]
+    pd.testing.assert_frame_equal(table.loc[others], before.loc[others])
+    grouped = drifts.group(table, 0.05, largest=0.7)
+    assert_allclose(grouped.loc[4, ["template_dx", "template_dy"]].astype(float), [0.05, -0.1])
+    assert list(grouped["flags"]) == list(table["flags"])
+    assert list(drifts.usable(table)) == list(drifts.usable(before))  # no template through a bad WCS of its own
+
+
 def test_each_ffi_gets_a_template_within_the_tolerance():
     rng = np.random.default_rng(3)
     described = frames((0, 0), *(0.03 * rng.standard_normal((39, 2))).tolist(), None, (0.3, 0.3))

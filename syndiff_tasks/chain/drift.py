@@ -16,6 +16,9 @@ OFFSET_COLUMNS = tuple(f"d{axis}{place}" for place in PLACES for axis in "xy")
 # Why a frame is no reference; a frame without a WCS, or with one that jumps, is given no template either.
 BAD_QUALITY, NO_WCS, JUMP = "DQUALITY", "NO_WCS", "JUMP"
 
+# The offset of a frame comes from the frames before and after it, not from its own WCS.
+INTERPOLATED = "INTERPOLATED"
+
 
 def drift(frames, reference, region):
     """Return by how much each FFI of a CCD is offset from the reference.
@@ -66,6 +69,35 @@ def _drift_row(frame, jump, reference, region):
     }
 
 
+def interpolate(table):
+    """Interpolate the offsets of flagged FFIs linearly in time between those before and after them.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `drift` makes it.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        A copy. Each FFI with a flag (DQUALITY, NO_WCS, JUMP) that has a time and lies between two FFIs without flags
+        has the offsets interpolated between these two, the flag INTERPOLATED besides its own, and a `why` that names
+        the two. All others are as they were: nothing is extrapolated.
+    """
+    table, good = table.copy(), (table["flags"] == "").to_numpy() & np.isfinite(table["mjd"].to_numpy(float))
+    mjd, places = table["mjd"].to_numpy(float), np.flatnonzero(good)
+    after = np.searchsorted(mjd[places], mjd)
+    for row in np.flatnonzero((table["flags"] != "").to_numpy() & (after > 0) & (after < len(places))):
+        first, second = places[after[row] - 1], places[after[row]]
+        known = table.loc[[first, second], list(OFFSET_COLUMNS)].to_numpy(float)
+        part = (mjd[row] - mjd[first]) / (mjd[second] - mjd[first])
+        table.loc[row, list(OFFSET_COLUMNS)] = (known[0] + part * (known[1] - known[0])).round(6) + 0.0
+        table.loc[row, "flags"] += f"|{INTERPOLATED}"
+        note = f"offset interpolated in time between {table.loc[first, 'ffi']} and {table.loc[second, 'ffi']}"
+        table.loc[row, "why"] = "; ".join(filter(None, (table.loc[row, "why"], note)))
+    return table
+
+
 def read_drift(path):
     """Return the table that `drift` made, from its CSV file."""
     numbers = {name: [""] for name in ("mjd", *OFFSET_COLUMNS)}
@@ -77,6 +109,10 @@ def usable(table):
     return ~table["flags"].str.contains(f"{NO_WCS}|{JUMP}", regex=True).to_numpy(bool)
 
 
+def _has_offset(table):
+    return usable(table) | table["flags"].str.contains(INTERPOLATED, regex=False).to_numpy(bool)
+
+
 def group(table, within, largest):
     """Give each FFI a template whose offset is its own to within so many pixels.
 
@@ -86,7 +122,7 @@ def group(table, within, largest):
     Parameters
     ----------
     table : pandas.DataFrame
-        As `drift` makes it.
+        As `drift` or `interpolate` makes it.
     within : float
         [TESS px]
     largest : float
@@ -104,7 +140,7 @@ def group(table, within, largest):
     # The rounding of the product makes of 3 * 0.01 the number that a user would write.
     snapped = (np.round(mean / within) * within).round(9) + 0.0
     reached = np.hypot(*snapped.T) <= largest
-    given = usable(table) & reached
+    given = _has_offset(table) & reached
     snapped[~given] = np.nan
     worst = np.hypot(*np.moveaxis(places - snapped[:, None], -1, 0)).max(axis=1)
     grouped = table[["ffi", "mjd"]].copy()
@@ -114,7 +150,7 @@ def group(table, within, largest):
     grouped.insert(5, "template_dy", snapped[:, 1])
     grouped["flags"] = table["flags"]
     too_far = f"offset beyond {largest:.2f} px, the most that skycells allow: give this FFI a template of its own"
-    grouped["why"] = np.where(usable(table) & ~reached, too_far, table["why"])
+    grouped["why"] = np.where(_has_offset(table) & ~reached, too_far, table["why"])
     return grouped
 
 

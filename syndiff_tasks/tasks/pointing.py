@@ -7,7 +7,7 @@ import luigi
 
 from syndiff_tasks import chain, paths
 from syndiff_tasks.config import syndiff
-from syndiff_tasks.manifest import read_manifest
+from syndiff_tasks.manifest import Fingerprint, read_manifest
 from syndiff_tasks.targets import WholeTarget
 
 from .base import _OfCCD
@@ -63,6 +63,8 @@ class DriftOffsets(_OfCCD):
         path = paths.drift_offsets(syndiff().data_root, self.which(), chain.plan.roi_label(self.roi), stem)
         inputs = {name: task.output() for name, task in self.requires().items()}
         inputs |= {"ffis": chain.ffi_folder.files_there(self.ffis())}
+        if syndiff().missing_wcs != "skip":
+            inputs["missing_wcs"] = Fingerprint((("missing_wcs", syndiff().missing_wcs),))
         made_by = (self.overwrite, self.task_family)
         table = WholeTarget(path, {"reference": stem, "region": self.roi}, inputs, *made_by)
         return {"table": table, "plot": WholeTarget(paths.drift_plot(path), {}, {"table": table}, *made_by)}
@@ -76,6 +78,8 @@ class DriftOffsets(_OfCCD):
             frames.append(chain.frame_header.read_frame_header(path))
             progress.step(path.name)
         table = chain.drift.drift(frames, chain.frame_header.read_frame_header(Path(reference)), self.roi)
+        if syndiff().missing_wcs == "interpolate":
+            table = chain.drift.interpolate(table)
         with self.output()["table"].writing() as draft:
             table.to_csv(draft.path, index=False)
         from syndiff_tasks.report import (  # imported here: matplotlib takes half a second
