@@ -58,7 +58,9 @@ def explain(path) -> str:
     """
     manifest = read_manifest(path)
     if manifest is None:
-        raise ValueError(f"{path}: no product of syndiff_tasks is published under this name; nothing can be told of it")
+        raise ValueError(
+            f"{path}: not a product of syndiff_tasks (no manifest); give a template, a map or a Zarr group"
+        )
     lines = [
         f"{path}",
         f"made      {manifest['made']} on {manifest['host']} by syndiff_tasks {manifest['syndiff_tasks']}",

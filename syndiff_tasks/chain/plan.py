@@ -224,8 +224,8 @@ def reference_of(plan_, reference_ffi, catalog=""):
     apart = _apart(plan_, reference)
     if not apart < LARGEST_DRIFT:
         raise ValueError(
-            f"--reference-ffi {reference_ffi} looks {apart:.1f} px elsewhere than {plan_.path}, and more than "
-            f"{LARGEST_DRIFT:g} px is no drift: one of the two has a wrong WCS"
+            f"--reference-ffi {reference_ffi} points {apart:.1f} px away from {plan_.path}; more than "
+            f"{LARGEST_DRIFT:g} px is not drift: one of the two has a wrong WCS"
         )
     return reference
 
