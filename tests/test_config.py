@@ -13,18 +13,8 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 
 from syndiff_tasks.command_line import improve
-from syndiff_tasks.config import (
-    SHIPPED,
-    Bits,
-    Number,
-    Offsets,
-    Places,
-    SettingsError,
-    Weights,
-    settings_files,
-    settings_for_a_while,
-    syndiff,
-)
+from syndiff_tasks.config import SHIPPED, SettingsError, settings_files, settings_for_a_while, syndiff
+from syndiff_tasks.parameters import Bits, Number, Offsets, Places, Weights
 from syndiff_tasks.tasks import CombineBands, Convolve
 
 finite = st.floats(allow_nan=False, allow_infinity=False)

@@ -45,7 +45,7 @@ from tiny_sky import (
 
 from syndiff_tasks import failures, provenance
 from syndiff_tasks.chain.plan import plan_ffi, position, tessellation
-from syndiff_tasks.config import SHIPPED, Bits, Places, Weights
+from syndiff_tasks.config import SHIPPED
 from syndiff_tasks.demo import archive, frame, sky
 from syndiff_tasks.demo.truth import expected_template
 from syndiff_tasks.geometry.region import parse_region
@@ -53,6 +53,7 @@ from syndiff_tasks.geometry.tansip import cropped, pixel_to_sky, shifted
 from syndiff_tasks.io import disk
 from syndiff_tasks.io.liveness import alive
 from syndiff_tasks.manifest import read_manifest, sealed, temporary_path, verify
+from syndiff_tasks.parameters import Bits, Places, Weights
 from syndiff_tasks.pixels.mask import DQ
 
 ONE = skycell(44)

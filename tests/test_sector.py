@@ -27,11 +27,11 @@ from syndiff_tasks import failures, paths, status, tasks
 from syndiff_tasks.chain import drift as drifts
 from syndiff_tasks.chain import ffi_folder, frame_header, pointing
 from syndiff_tasks.commands import run_sector
-from syndiff_tasks.config import Auto, Detectors, Offsets
 from syndiff_tasks.demo import frame
 from syndiff_tasks.failures import Failure
 from syndiff_tasks.geometry.region import SCIENCE
 from syndiff_tasks.geometry.tansip import pixel_to_sky, shifted, tansip_keywords
+from syndiff_tasks.parameters import Auto, Detectors, Offsets
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "run_sector"
 ROI = "17,17,19,19"  # of the cut-outs below: 2 x 2 px owned by one of the four skycells

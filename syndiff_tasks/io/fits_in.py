@@ -1,15 +1,11 @@
 """Read FITS files: FFIs and PS1 stack files.
 
-Every HDU is read to its end, and every checksum verified, before a pixel is used. astropy only warns of a truncated or
-damaged file: its warnings are errors here.
+Files are opened and checked by `fits_structure` before a pixel is used.
 """
 
-import contextlib
-import functools
 import io
 import math
 import re
-import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,13 +13,21 @@ from typing import NamedTuple
 
 import numpy as np
 from astropy.io import fits
-from astropy.utils.exceptions import AstropyWarning
 from isal import igzip, isal_zlib
 
 from syndiff_tasks.io import rice, tesscut
-
-RECORD = 2880
-"""Bytes a FITS record (FITS Standard 4.0, section 3.1)."""
+from syndiff_tasks.io.fits_structure import (
+    UNREADABLE,
+    card_integer,
+    card_text,
+    damaged,
+    demand_header,
+    fill,
+    naming_errors,
+    one_line,
+    opener,
+    whole_hdus,
+)
 
 STACK_KEYWORDS = (
     *("NAXIS1", "NAXIS2", "EXPTIME", "MJD-OBS", "BSOFTEN", "BOFFSET", "FPA.ZP", "FPA.FILTER", "NINPUTS"),
@@ -34,12 +38,6 @@ STACK_KEYWORDS = (
 """Cards of a stack file that travel with its pixels, besides BZERO, BSCALE and BLANK."""
 
 _NUMBERS = ("EXPTIME", "MJD-OBS", "BSOFTEN", "BOFFSET", "FPA.ZP")
-
-_PIECE = 1 << 18
-"""Bytes summed at a time, few enough for the cache; a multiple of 4."""
-
-# Raised by astropy for a damaged file. KeyError and the like come from headers that lack a card of their structure.
-_UNREADABLE = (OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, fits.VerifyError, AstropyWarning)
 
 
 @dataclass(frozen=True)
@@ -85,140 +83,6 @@ class FFIImage(NamedTuple):
     uncertainty: np.ndarray | None
 
 
-def _damaged(path, what):
-    return ValueError(f"{path}: {what}; the file is damaged, incomplete or another one: fetch it again")
-
-
-# --- reading: the bytes -----------------------------------------------------------------------------------------------
-
-
-def _opener(path):
-    """Return a function that opens a file, decompressed if it is gzipped."""
-    with open(path, "rb") as file:
-        if file.read(2) != b"\x1f\x8b":
-            return functools.partial(open, path, "rb")
-        file.seek(0)
-        try:
-            return functools.partial(io.BytesIO, igzip.decompress(file.read()))
-        except (EOFError, OSError, isal_zlib.error, zlib.error) as error:
-            raise _damaged(path, f"does not unzip ({error})") from error
-
-
-def _fill(path, file, start, buffer):
-    """Fill a buffer with the bytes from `start` on."""
-    file.seek(start)
-    read = file.readinto(buffer.data)
-    if read != buffer.size:
-        raise _damaged(path, f"gave {read} of the {buffer.size} bytes from {start} on")
-
-
-@contextlib.contextmanager
-def _naming(path):
-    """Turn astropy's warnings, and cards that do not parse when they are used, into errors that name the file."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", AstropyWarning)
-        # Zeros after the last HDU are the fill of a tape or a copying program.
-        warnings.filterwarnings("ignore", "Unexpected extra padding at the end of the file", AstropyWarning)
-        try:
-            yield
-        except (fits.VerifyError, AstropyWarning) as error:
-            raise _damaged(path, f"a card of its header is unreadable ({_one_line(error)})") from error
-
-
-def _hdus(path, file):
-    """Read the HDUs of a file, each whole and with checksums that hold; those of compressed images as tables."""
-    _demand_header(path, file, 0)
-    try:
-        hdus = fits.open(
-            file,
-            memmap=not isinstance(file, io.BytesIO),
-            lazy_load_hdus=False,
-            do_not_scale_image_data=True,
-            disable_image_compression=True,
-        )
-    except _UNREADABLE as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
-        raise _damaged(path, f"it is not a whole FITS file ({_one_line(error)})") from error
-    _verify(path, file, hdus)
-    return hdus
-
-
-def _demand_header(path, file, start):
-    """Raise if no header begins at byte `start`, else go there (FITS Standard 4.0, sections 4.4.1 and 4.4.2)."""
-    file.seek(start)
-    expected, found = b"XTENSION=" if start else b"SIMPLE  =", file.read(9)
-    if found != expected and not start and (other := _other_format(found + file.read(91))):
-        raise ValueError(f"{path}: it is {other} instead of a FITS file; fetch it again")
-    if found != expected:
-        raise _damaged(path, f"it is not FITS at byte {start}, which holds {found!r} instead of {expected!r}")
-    file.seek(start)
-
-
-def _other_format(head):
-    """Return what a file that is not FITS is, by its first bytes; empty where they do not show it."""
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if not head:
-        return "empty"
-    if text.startswith((b"<!doctype html", b"<html")):
-        return "a web page (HTML), such as a login or error page,"
-    if text.startswith(b"<?xml"):
-        return "XML, such as an error message of S3,"
-    return ""
-
-
-def _verify(path, file, hdus):
-    """Raise where a DATASUM or CHECKSUM does not hold."""
-    for number, hdu in enumerate(hdus):
-        start, data, size = (hdu.fileinfo()[key] for key in ("hdrLoc", "datLoc", "datSpan"))
-        stated = _text(hdu.header, "DATASUM")
-        if not stated and "CHECKSUM" not in hdu.header:
-            continue
-        found = _sum32(file, data, data + size)
-        if stated and stated != str(found):
-            raise _mismatch(path, f"DATASUM of HDU {number} is {stated}, but the sum of its data is {found}")
-        if "CHECKSUM" in hdu.header and _sum32(file, start, data, found) not in (0, 0xFFFFFFFF):
-            raise _mismatch(path, f"CHECKSUM of HDU {number} does not hold")
-
-
-def _mismatch(path, what):
-    """Return the error for a checksum that does not hold; `fitscheck` comes with astropy."""
-    return ValueError(
-        f"{path}: {what}; the file is damaged, incomplete or another one: fetch it again. If you edited it yourself "
-        f"(an injected star), write its checksums anew: fitscheck --write --force {path}"
-    )
-
-
-def _sum32(file, start, end, total=0):
-    """Add the 32-bit words of a range to a sum in ones' complement (FITS Standard 4.0, appendix J).
-
-    astropy's `verify_checksum` takes the sum of the data for 0 where DATASUM is absent, as in the FFIs of SPOC.
-    """
-    file.seek(start)
-    for at in range(start, end, _PIECE):
-        piece = file.read(min(_PIECE, end - at))
-        total += int(np.frombuffer(piece, dtype=">u4").sum(dtype=np.uint64))
-    while total >> 32:
-        total = (total & 0xFFFFFFFF) + (total >> 32)
-    return total
-
-
-def _one_line(error):
-    return " ".join(str(error).split())
-
-
-def _text(header, key, default=""):
-    """Read a card as text, even if it is damaged."""
-    return str(header.get(key, default)).strip()
-
-
-def _integer(path, header, key, default, lowest, highest):
-    value = header.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-        raise _damaged(path, f"{key} = {value!r} is not an integer from {lowest} to {highest}")
-    return value
-
-
 # --- reading: images --------------------------------------------------------------------------------------------------
 
 
@@ -247,13 +111,13 @@ def _is_image(header):
     """Return whether an HDU holds a two-dimensional image, plain or compressed."""
     if header.get("ZIMAGE", False):
         return header.get("ZNAXIS") == 2
-    return header.get("NAXIS") == 2 and _text(header, "XTENSION", "IMAGE") == "IMAGE"
+    return header.get("NAXIS") == 2 and card_text(header, "XTENSION", "IMAGE") == "IMAGE"
 
 
 def _contents(headers):
     """Describe the HDUs of a file for a message."""
     return ", ".join(
-        f"HDU {n} {_text(header, 'XTENSION', 'PRIMARY')} "
+        f"HDU {n} {card_text(header, 'XTENSION', 'PRIMARY')} "
         + ("x".join(str(header.get(f"NAXIS{i + 1}")) for i in range(header["NAXIS"])) or "without data")
         for n, header in enumerate(headers)
     )
@@ -261,20 +125,20 @@ def _contents(headers):
 
 def _is_plain_rice(header):
     """Return whether an image is compressed as in the archive, so that `rice` decodes it."""
-    parameters = {_text(header, f"ZNAME{n}"): header.get(f"ZVAL{n}") for n in range(1, 5)}
+    parameters = {card_text(header, f"ZNAME{n}"): header.get(f"ZVAL{n}") for n in range(1, 5)}
     return (
-        _text(header, "ZCMPTYPE") == "RICE_1"
+        card_text(header, "ZCMPTYPE") == "RICE_1"
         and header.get("ZBITPIX") == 16
         and header.get("TFIELDS") == 1
-        and _text(header, "TTYPE1") == "COMPRESSED_DATA"
-        and _text(header, "TFORM1")[:2] in ("1P", "1Q")
+        and card_text(header, "TTYPE1") == "COMPRESSED_DATA"
+        and card_text(header, "TFORM1")[:2] in ("1P", "1Q")
         and header.get("ZTILE1", header.get("ZNAXIS1")) == header.get("ZNAXIS1")
         and header.get("ZTILE2", 1) == 1
         and parameters.get("BLOCKSIZE", rice.BLOCK) == rice.BLOCK
         and parameters.get("BYTEPIX") == 2
-        and _text(header, "ZQUANTIZ", "NONE") == "NONE"
+        and card_text(header, "ZQUANTIZ", "NONE") == "NONE"
         and header.get("NAXIS2") == header.get("ZNAXIS2") > 0
-        and header.get("NAXIS1") == {"1P": 8, "1Q": 16}[_text(header, "TFORM1")[:2]]
+        and header.get("NAXIS1") == {"1P": 8, "1Q": 16}[card_text(header, "TFORM1")[:2]]
     )
 
 
@@ -282,7 +146,7 @@ def _rice_rows(path, opened, file, header, data, unsigned):
     """Return the rows of an image in the archive's form; each strip is read when it is decoded."""
     ny, width = header["NAXIS2"], header["NAXIS1"]
     descriptors = np.empty(ny * width, dtype=np.uint8)
-    _fill(path, file, data, descriptors)
+    fill(path, file, data, descriptors)
     lengths, offsets = descriptors.view(f">i{width // 2}").reshape(ny, 2).astype(np.int64).T
     heap = header.get("THEAP", ny * width)
     end = ny * width + header["PCOUNT"]
@@ -297,11 +161,11 @@ def _rice_rows(path, opened, file, header, data, unsigned):
         stream = np.empty(stop - begin + rice.SLACK, dtype=np.uint8)
         stream[stop - begin :] = 0
         with opened() as again:
-            _fill(path, again, begin, stream[: stop - begin])
+            fill(path, again, begin, stream[: stop - begin])
         try:
             rows = rice.decode_rows(stream, starts[strip] - begin, lengths[strip], nx, 0x8000 if unsigned else 0)
         except ValueError as error:
-            raise _damaged(path, f"does not decompress (counted from row {first}, {error})") from error
+            raise damaged(path, f"does not decompress (counted from row {first}, {error})") from error
         return rows.view(dtype)
 
     return Rows((ny, nx), dtype, read)
@@ -327,14 +191,14 @@ def _stored(path, opened, file, hdus, number):
     try:
         bits = header.get("ZBITPIX", header["BITPIX"])
         unsigned = (bits, header.get("BZERO"), header.get("BSCALE", 1)) == (16, 32768, 1)
-        if unsigned and _text(header, "ZCMPTYPE") == "PLIO_1":
+        if unsigned and card_text(header, "ZCMPTYPE") == "PLIO_1":
             # astropy 8.0.2 gives numbers that are 32768 too high; another version may not.
             raise ValueError("unsigned 16-bit integers packed by PLIO_1 are not read reliably: unpack it with funpack")
         if _is_plain_rice(header):
             return _rice_rows(path, opened, file, header, hdu.fileinfo()["datLoc"], unsigned)
         pixels = _decode_with_astropy(opened, number)
-    except _UNREADABLE as error:
-        raise _damaged(path, f"HDU {number} does not decompress ({error})") from error
+    except UNREADABLE as error:
+        raise damaged(path, f"HDU {number} does not decompress ({error})") from error
     if unsigned:
         pixels = pixels.view(np.uint16) ^ np.uint16(0x8000)
     return Rows(pixels.shape, pixels.dtype, lambda first, last: pixels[first:last])
@@ -345,7 +209,7 @@ def _number(path, header, key, default):
     try:
         return float(header.get(key, default))
     except (TypeError, ValueError) as error:
-        raise _damaged(path, f"{key} is not a number ({error})") from error
+        raise damaged(path, f"{key} is not a number ({error})") from error
 
 
 def _keywords(path, header):
@@ -353,9 +217,9 @@ def _keywords(path, header):
     old_style = {f"PC{i}_{j}": f"PC00{i}00{j}" for i in (1, 2) for j in (1, 2)}
     keywords = {"BZERO": _number(path, header, "BZERO", 0.0), "BSCALE": _number(path, header, "BSCALE", 1.0)}
     if not (math.isfinite(keywords["BZERO"]) and math.isfinite(keywords["BSCALE"]) and keywords["BSCALE"]):
-        raise _damaged(path, f"BZERO and BSCALE of {keywords} are not a valid scaling")
+        raise damaged(path, f"BZERO and BSCALE of {keywords} are not a valid scaling")
     if "BLANK" in header:
-        keywords["BLANK"] = _integer(path, header, "BLANK", None, -(2**63), 2**63)
+        keywords["BLANK"] = card_integer(path, header, "BLANK", None, -(2**63), 2**63)
     for key in STACK_KEYWORDS:
         found = key if key in header else old_style.get(key, key)
         if found in header:
@@ -392,9 +256,9 @@ def read_stack(path):
     that are allocated, filled and freed again cost as much as a third of their decoding. Any other form is decoded by
     astropy, at once.
     """
-    opened = _opener(path)
-    with _naming(path), opened() as file:
-        hdus = _hdus(path, file)
+    opened = opener(path)
+    with naming_errors(path), opened() as file:
+        hdus = whole_hdus(path, file)
         images = [n for n, hdu in enumerate(hdus) if _is_image(hdu.header)]
         if len(images) > 1:
             contents = _contents([hdu.header for hdu in hdus])
@@ -466,7 +330,7 @@ def camera_and_ccd(header, path="the FFI"):
     """
     for keys in (("CAMERA", "CCD"), ("CAMNUM", "CCDNUM")):
         if keys[0] in header and keys[1] in header:
-            return tuple(_integer(path, header, key, None, 1, 4) for key in keys)
+            return tuple(card_integer(path, header, key, None, 1, 4) for key in keys)
     raise ValueError(
         f"{path} has neither CAMERA and CCD (SPOC) nor CAMNUM and CCDNUM (TICA) in its header; is it a TESS FFI?"
     )
@@ -478,7 +342,7 @@ def _ffi_header(path, headers, number):
     if number:
         header.extend(headers[0].copy(strip=True), unique=True, strip=True)
     camera_and_ccd(header, path)
-    if _integer(path, header, "BITPIX", None, -64, 64) > 0:
+    if card_integer(path, header, "BITPIX", None, -64, 64) > 0:
         raise ValueError(
             f"{path} holds integers (BITPIX {header['BITPIX']}): give the calibrated FFI, which holds floats"
         )
@@ -510,29 +374,29 @@ def read_ffi_header(path):
     ValueError
         As `read_ffi`, except for errors that only the pixels show.
     """
-    with _naming(path), open(path, "rb") as plain:
+    with naming_errors(path), open(path, "rb") as plain:
         zipped = plain.read(2) == b"\x1f\x8b"
         plain.seek(0)
         stream = igzip.open(plain) if zipped else plain
         headers, start = [], 0
         try:
             while len(headers) < 2 or (tesscut.is_tesscut(headers) and len(headers) < 3):
-                _demand_header(path, stream, start)
+                demand_header(path, stream, start)
                 header = fits.Header.fromfile(stream)
                 headers.append(header)
                 start = stream.tell() + header.data_size_padded
                 if not zipped and start > plain.seek(0, io.SEEK_END):
-                    raise _damaged(path, f"HDU {len(headers) - 1} ends at byte {start}, the file before it")
+                    raise damaged(path, f"HDU {len(headers) - 1} ends at byte {start}, the file before it")
                 if _is_image(header) and not tesscut.is_tesscut(headers):
                     return _ffi_header(path, headers, len(headers) - 1)
                 if not zipped and start == plain.seek(0, io.SEEK_END):
                     break
         except (EOFError, igzip.BadGzipFile, isal_zlib.error, zlib.error) as error:
-            raise _damaged(path, f"does not unzip ({error})") from error
-        except _UNREADABLE as error:
+            raise damaged(path, f"does not unzip ({error})") from error
+        except UNREADABLE as error:
             if isinstance(error, OSError) and error.errno:
                 raise
-            raise _damaged(path, f"the header at byte {start} is unreadable ({_one_line(error)})") from error
+            raise damaged(path, f"the header at byte {start} is unreadable ({one_line(error)})") from error
     if tesscut.is_tesscut(headers):
         camera_and_ccd(headers[0], path)
         return tesscut.image_header(headers, path)
@@ -561,8 +425,8 @@ def read_ffi(path):
         If the file is not a FITS file, truncated, damaged, has no two-dimensional image of floats, or does not name
         its camera and CCD. The message names the file and what was found.
     """
-    opened = _opener(path)
-    with _naming(path), opened() as file:
+    opened = opener(path)
+    with naming_errors(path), opened() as file:
         return _read_ffi(path, opened, file)
 
 
@@ -583,8 +447,8 @@ def read_tesscut(path):
     ValueError
         If the file is not a FITS file, truncated, damaged, or not a target pixel file of TESScut.
     """
-    with _naming(path), _opener(path)() as file:
-        return _read_tesscut(path, _hdus(path, file))
+    with naming_errors(path), opener(path)() as file:
+        return _read_tesscut(path, whole_hdus(path, file))
 
 
 def _read_tesscut(path, hdus):
@@ -598,14 +462,14 @@ def _read_tesscut(path, hdus):
 
 
 def _read_ffi(path, opened, file):
-    hdus = _hdus(path, file)
+    hdus = whole_hdus(path, file)
     if tesscut.is_tesscut([hdu.header for hdu in hdus]):
         cut = _read_tesscut(path, hdus)
         middle = tesscut.middle_cadence(cut, path)
         return FFIImage(cut.flux[middle], cut.header, cut.flux_err[middle])
     stated = hdus[0].header.get("NEXTEND", 0)
     if isinstance(stated, int) and stated > len(hdus) - 1:
-        raise _damaged(path, f"NEXTEND promises {stated} extensions, but the file has {len(hdus) - 1}")
+        raise damaged(path, f"NEXTEND promises {stated} extensions, but the file has {len(hdus) - 1}")
     images = [n for n, hdu in enumerate(hdus) if _is_image(hdu.header)]
     if not images or images[0] > 1:
         raise _no_ffi(path, _contents([hdu.header for hdu in hdus]))
@@ -617,5 +481,5 @@ def _read_ffi(path, opened, file):
         if "uncert" in f"{candidate.get('IMAGTYPE', '')} {candidate.get('EXTNAME', '')}".lower():
             uncertainty = _stored(path, opened, file, hdus, number)[:].astype(np.float32, copy=False)
             if uncertainty.shape != image.shape:
-                raise _damaged(path, f"the uncertainty has shape {uncertainty.shape}, the image {image.shape}")
+                raise damaged(path, f"the uncertainty has shape {uncertainty.shape}, the image {image.shape}")
     return FFIImage(image, header, uncertainty)

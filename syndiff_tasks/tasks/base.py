@@ -6,8 +6,9 @@ from urllib.parse import quote
 import luigi
 
 from syndiff_tasks import chain, failures, paths, process
-from syndiff_tasks.config import BitsOfSetting, NumberOfSetting, SkyTarget, Whole, syndiff
+from syndiff_tasks.config import BitsOfSetting, NumberOfSetting, SkyTarget, syndiff
 from syndiff_tasks.manifest import manifest_path
+from syndiff_tasks.parameters import Whole
 
 from .request import Overwrite, RunBegin
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import luigi
 
 from syndiff_tasks import chain, paths
-from syndiff_tasks.config import Choice, Whole, syndiff
+from syndiff_tasks.config import syndiff
+from syndiff_tasks.parameters import Choice, Whole
 from syndiff_tasks.targets import WholeTarget
 
 from .base import ConvolutionMixin, OverwriteMixin, _OnFFI

@@ -1,7 +1,8 @@
 """The tasks of a whole sector, and of every FFI of a CCD."""
 
 from syndiff_tasks import chain, manifest, paths
-from syndiff_tasks.config import Auto, Detectors, Offsets, Whole, syndiff
+from syndiff_tasks.config import syndiff
+from syndiff_tasks.parameters import Auto, Detectors, Offsets, Whole
 from syndiff_tasks.targets import SettingsDiffer, WholeTarget
 
 from .base import ConvolutionMixin, FolderMixin, RegionMixin, _nowhere, _OfCCD, _Reporting

@@ -7,7 +7,8 @@ from pathlib import Path
 import luigi
 
 from syndiff_tasks import chain, failures, paths
-from syndiff_tasks.config import Auto, Offsets, Switch, downloads_at_once, syndiff
+from syndiff_tasks.config import downloads_at_once, syndiff
+from syndiff_tasks.parameters import Auto, Offsets, Switch
 from syndiff_tasks.targets import WholeTarget
 
 from .base import ConvolutionMixin, FolderMixin, OverwriteMixin, _OnFFI
