@@ -21,11 +21,17 @@ def csv(tmp_path, *lines):
 def test_a_catalogue_is_read_as_gaia_writes_it(tmp_path):
     path = csv(tmp_path, HEADER + ",parallax", GAIA_ROW + ",0.3", "2,0.5,88.0,15.0,null,,1")
     stars = read_stars(path)
-    assert list(stars) == HEADER.split(",")
+    assert list(stars) == [*HEADER.split(","), "pmra", "pmdec"]
+    assert stars[["pmra", "pmdec"]].isna().all(axis=None)
     assert stars["source_id"].tolist() == [6794047652729201664, 2]
     assert stars["source_id"].dtype == np.int64
     assert_array_equal(stars["phot_bp_mean_mag"], [12.75, np.nan])
     assert_allclose(stars[["ra", "dec", "phot_g_mean_mag"]], [[310.0625, -31.5, 12.25], [0.5, 88.0, 15.0]])
+
+
+def test_proper_motion_is_read_where_the_catalog_has_it(tmp_path):
+    stars = read_stars(csv(tmp_path, HEADER + ",pmra,pmdec", GAIA_ROW + ",-3.5,1200", GAIA_ROW + ",,"))
+    assert_array_equal(stars[["pmra", "pmdec"]], [[-3.5, 1200.0], [np.nan, np.nan]])
 
 
 def test_an_odd_source_id_keeps_its_last_digit(tmp_path):
@@ -46,7 +52,7 @@ def test_stars_without_source_id_are_numbered(tmp_path):
 def test_a_catalogue_without_stars_is_empty(tmp_path):
     stars = read_stars(csv(tmp_path, HEADER))
     assert len(stars) == 0
-    assert stars.dtypes.tolist() == [np.int64, *[np.float64] * 5]
+    assert stars.dtypes.tolist() == [np.int64, *[np.float64] * 7]
 
 
 @pytest.mark.parametrize(

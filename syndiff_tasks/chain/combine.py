@@ -72,7 +72,7 @@ class CombineConfig(NamedTuple):
             "saturated_stars": self.stars.how,
             "star_catalog": self.stars.digest or self.stars.catalog,
             "combined_format": COMBINED_FORMAT,
-        }
+        } | ({} if self.stars.how == "keep" else {"star_epoch": star_catalog.PS1_EPOCH})
 
 
 def combine(raw, skycell, config, data_root):

@@ -19,11 +19,21 @@ from syndiff_tasks.geometry.tangent import sky_positions
 from syndiff_tasks.geometry.tansip import sky_to_pixel
 from syndiff_tasks.io import catalog
 from syndiff_tasks.pixels import photometry, saturated_stars, stars
+from syndiff_tasks.pixels.mask import DQ
 
 logger = logging.getLogger("luigi-interface")
 
 # Columns of the STARS table of a template.
-COLUMNS = ("SOURCE_ID", "RA", "DEC", "TMAG", "FLUX", "TOTAL", "HOW", "SKYCELL")
+COLUMNS = ("SOURCE_ID", "RA", "DEC", "TMAG", "FLUX", "TOTAL", "HOW", "SKYCELL", "PM", "MOVED")
+
+# Middle of the years in which PS1's 3pi survey was observed, 2009 to 2014.
+PS1_EPOCH = 2012.0
+
+# Stars that moved farther between PS1 and the FFI are flagged; a dipole of some 5 % of the peak [TESS px].
+FLAGGED_MOTION = 0.05
+
+# Scale of a TESS pixel [arcsec].
+TESS_PIXEL = 21.0
 
 # A service that did not answer is left alone for so long [s]: a thousand skycells must not wait for it one by one.
 SERVICE_PAUSE = 600.0
@@ -107,11 +117,12 @@ def repair_saturated_stars(planes, skycell, policy, exclude, data_root):
     Returns
     -------
     rows : list of dict
-        Of `COLUMNS`, a star each.
+        Of `COLUMNS` without MOVED, a star each; PM is None where the catalog has no proper motion.
     """
     if policy.how == "keep" or not np.isfinite(planes.flux).any():
         return []
-    table = _stars_near(skycell, policy, data_root)
+    table = at_epoch(_stars_near(skycell, policy, data_root), PS1_EPOCH)
+    motion = dict(zip(table["source_id"], np.hypot(table["pmra"], table["pmdec"]), strict=True))
     x, y = skycell_wcs(skycell).wcs_world2pix(table["ra"], table["dec"], 0)
     names = ("phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag")
     magnitude = photometry.tess_magnitude(*(table[name].to_numpy() for name in names))
@@ -119,9 +130,60 @@ def repair_saturated_stars(planes, skycell, policy, exclude, data_root):
     repaired = saturated_stars.repair_saturated_stars(planes, on_it, policy.how, exclude)
     sky = skycell_wcs(skycell).wcs_pix2world([one.x for one in repaired], [one.y for one in repaired], 0)
     return [
-        dict(zip(COLUMNS, (int(t.source_id), ra, dec, *map(float, t[3:6]), t.how, skycell.name), strict=True))
+        dict(zip(COLUMNS[:-2], (int(t.source_id), ra, dec, *map(float, t[3:6]), t.how, skycell.name), strict=True))
+        | {"PM": float(motion[t.source_id]) if np.isfinite(motion[t.source_id]) else None}
         for t, ra, dec in zip(repaired, *(place.tolist() for place in sky), strict=True)
     ]
+
+
+def at_epoch(table, year):
+    """Return a star catalog with the positions of a year; a star without proper motion stays where it is.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `catalog.read_stars` returns it, positions of `catalog.EPOCH`.
+    year : float
+        Julian year.
+    """
+    motion = table[list(catalog.PROPER_MOTION)].fillna(0.0).to_numpy() * (year - catalog.EPOCH) / 3.6e6
+    return table.assign(
+        ra=table["ra"] + motion[:, 0] / np.cos(np.radians(table["dec"])), dec=table["dec"] + motion[:, 1]
+    )
+
+
+def moved(motion, mjd):
+    """Return how far stars moved between PS1 and an FFI [TESS px].
+
+    Parameters
+    ----------
+    motion : ndarray of float64
+        Total proper motion [mas/yr]; NaN where unknown.
+    mjd : float
+        Of the FFI [d].
+    """
+    year = 2000.0 + (mjd - 51544.5) / 365.25
+    return motion / 1000 * abs(year - PS1_EPOCH) / TESS_PIXEL
+
+
+def flag_moved(dq, table, tansip, oversampling):
+    """Set SUSPECT_PS1 within 2 TESS px of the stars that moved by more than `FLAGGED_MOTION`, in place.
+
+    Parameters
+    ----------
+    dq : ndarray of uint16, shape (ny, nx)
+        Of a template.
+    table : pandas.DataFrame
+        As `on_template` returns it.
+    tansip : TanSip
+        Of the template's pixels.
+    oversampling : int
+        Template pixels along one TESS pixel.
+    """
+    far = table[table["MOVED"] > FLAGGED_MOTION]
+    for x, y in zip(*sky_to_pixel(tansip, far["RA"].to_numpy(), far["DEC"].to_numpy()), strict=True):
+        rows, columns = np.ogrid[: dq.shape[0], : dq.shape[1]]
+        dq[np.hypot(rows - y, columns - x) <= 2 * oversampling] |= dq.dtype.type(DQ.SUSPECT_PS1)
 
 
 def _stars_near(skycell, policy, data_root):
@@ -145,7 +207,7 @@ def _fetched(skycell, ra, dec, radius, data_root):
         except catalog.CatalogUnavailable as error:
             down.touch()
             logger.warning("%s: saturated stars stay as they are, flagged SAT_PS1: %s", skycell.name, error)
-    empty = {name: np.zeros(0) for name in catalog.COLUMNS}
+    empty = {name: np.zeros(0) for name in catalog.COLUMNS + catalog.PROPER_MOTION}
     return pd.DataFrame({"source_id": np.zeros(0, np.int64)} | empty)
 
 
@@ -164,6 +226,8 @@ def on_template(plan, rows):
         Of `COLUMNS`.
     """
     table = pd.DataFrame(rows, columns=COLUMNS)
+    table["PM"] = pd.to_numeric(table["PM"]).astype(float)
+    table["MOVED"] = moved(table["PM"], plan.mjd)
     if table.empty:
         return table
     x, y = sky_to_pixel(plan.tansip, table["RA"].to_numpy(), table["DEC"].to_numpy())

@@ -62,6 +62,7 @@ def write_template(path, sampled, frame, plan, offset, settings, groups):
         "STARS": stars_table(plan, groups),
     }
     tansip = shifted(frame.tansip, *fine)
+    star_catalog.flag_moved(judged.dq, tables["STARS"], tansip, settings.oversampling)
     wcs_cards = tansip_keywords(tansip) | inverse_keywords(tansip, frame.owner.shape)
     unit, zero_point = photometry.UNITS[settings.units]
     covered = float(np.isfinite(judged.flux[frame.science]).mean())
@@ -199,6 +200,8 @@ _STAR_COLUMNS = {
     "TOTAL": ("count/s", "flux of the whole star"),
     "HOW": ("", "psf or catalog: source of the added flux; removed"),
     "SKYCELL": ("", "PS1 skycell on which the star was repaired"),
+    "PM": ("mas/yr", "proper motion; NaN if the catalog has none"),
+    "MOVED": ("pixel", "motion from 2012.0 (PS1) to the FFI, in TESS pixels"),
 }
 
 

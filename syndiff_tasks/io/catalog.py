@@ -13,6 +13,10 @@ import pandas as pd
 #: Columns that a catalog must have, as Gaia DR3 names them: degrees (ICRS) and Vega magnitudes (docs/facts.md, 5).
 COLUMNS = ("ra", "dec", "phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag")
 
+#: Optional columns: proper motion, of RA with the factor cos(Dec) [mas/yr]; positions are then of `EPOCH`, Gaia DR3's.
+PROPER_MOTION = ("pmra", "pmdec")
+EPOCH = 2016.0
+
 #: Default limit in G of a Gaia query: a skycell then has some 200 stars for its PSF at high galactic latitude, and
 #: the field of a CCD stays below the archive's limit of 3 million rows except in the Milky Way's bulge.
 FAINTEST = 17.0
@@ -38,22 +42,23 @@ def read_stars(path):
     Parameters
     ----------
     path : path-like
-        CSV with the columns `COLUMNS`, and optionally ``source_id``; others are not read. Lines that begin with ``#``
-        are comments. A color may be missing; a position or G may not.
+        CSV with the columns `COLUMNS`, and optionally `PROPER_MOTION` and ``source_id``; others are not
+        read. Lines that begin with ``#`` are comments. A color may be missing; a position or G may not.
 
     Returns
     -------
     stars : pandas.DataFrame
-        Columns source_id (int64; the row's number from 1 where the file has none), ra, dec [deg] and the magnitudes,
-        float64, NaN where missing.
+        Columns source_id (int64; the row's number from 1 where the file has none), ra, dec [deg], the magnitudes and
+        the proper motion [mas/yr], float64, NaN where missing.
 
     Raises
     ------
     ValueError
         If the file is missing or not a CSV file, lacks a column, or has an invalid number, position or source_id.
     """
+    wanted = (*COLUMNS, *PROPER_MOTION, "source_id")
     try:
-        table = pd.read_csv(path, comment="#", index_col=False, usecols=lambda name: name in (*COLUMNS, "source_id"))
+        table = pd.read_csv(path, comment="#", index_col=False, usecols=lambda name: name in wanted)
     except FileNotFoundError:
         raise ValueError(
             f"the star catalog {path} does not exist; set star_catalog to a CSV file, to gaia, or to nothing"
@@ -72,10 +77,13 @@ def read_stars(path):
         raise ValueError(
             f"source_id in the star catalog {path} must be an integer in every row; correct it or leave the column out"
         )
-    for name in COLUMNS:
+    for name in PROPER_MOTION:
+        if name not in table:
+            table[name] = np.nan
+    for name in (*COLUMNS, *PROPER_MOTION):
         table[name] = _numbers(path, table[name])
     _check(path, table)
-    return table.astype({"source_id": np.int64})[["source_id", *COLUMNS]]
+    return table.astype({"source_id": np.int64})[["source_id", *COLUMNS, *PROPER_MOTION]]
 
 
 def _numbers(path, column):
@@ -154,8 +162,9 @@ def _query(ra, dec, radius, faintest):
             "Gaia for: check the WCS of the FFI"
         )
     return (
-        f"SELECT source_id, {', '.join(COLUMNS)} FROM gaiadr3.gaia_source WHERE 1 = CONTAINS(POINT(ra, dec), "
-        f"CIRCLE({float(ra)!r}, {float(dec)!r}, {float(radius)!r})) AND phot_g_mean_mag < {float(faintest)!r}"
+        f"SELECT source_id, {', '.join(COLUMNS + PROPER_MOTION)} FROM gaiadr3.gaia_source "
+        f"WHERE 1 = CONTAINS(POINT(ra, dec), CIRCLE({float(ra)!r}, {float(dec)!r}, {float(radius)!r})) "
+        f"AND phot_g_mean_mag < {float(faintest)!r}"
     )
 
 
