@@ -92,7 +92,7 @@ def test_a_gap_in_empty_sky_is_a_gap_and_not_a_lost_star():
 def test_a_gap_reaches_as_far_through_a_prf():
     offset = np.arange(-75, 76) * 4.0
     kernel = np.exp(-0.5 * (offset / 58.0) ** 2)
-    found = template_of(star(*STAR), disk(15), convolve_prf, np.outer(kernel, kernel))
+    found = template_of(star(*STAR), disk(15), convolve_prf, [(np.outer(kernel, kernel), 1.0)])
     x, y = np.meshgrid(np.arange(BOX[0], BOX[2]), np.arange(BOX[1], BOX[3]))
     # A PRF is sampled at the pixel's center.
     away = np.maximum(abs(x * SIDE - 11.3), abs(y * SIDE + 7.6)).ravel()

@@ -127,8 +127,9 @@ def test_caveats_name_bad_pixels_and_a_bad_difference(seen):
     assert "18 of 32,000 pixels (0.056 %) are affected by a bright star that is saturated" in text
     assert "24 of 32,000 pixels (0.075 %) have no Pan-STARRS1 data" in text
     assert "times as bright" not in text
-    wrong = template._replace(zero_point=23.312)  # ten times fainter than 20.812
-    assert "0.15 times as bright" in " ".join(caveats(wrong, preview))
+    # 1 e/s at 23.312 where it is 20.812, and 0.0211 e/s a count: 0.0211 / 0.1.
+    wrong = template._replace(zero_point=23.312)
+    assert "0.21 times as bright" in " ".join(caveats(wrong, preview))
     assert "times as bright" not in " ".join(caveats(wrong, preview, unit="electrons"))
     result = preview.result
     bad = preview._replace(result=result._replace(mismatch=0.2, excess=4.0))
