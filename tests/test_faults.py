@@ -1074,7 +1074,7 @@ def test_every_exit_code_that_is_set_or_met_here_is_told_in_the_readme():
     [
         (1, ["Downsmaple", "--ffi", "x"], "No task Downsmaple. Did you mean Downsample? The tasks are CombineBands, "),
         (1, ["every ffi"], "No task every ffi. Did you mean EveryFFI? The tasks are CombineBands, "),
-        (1, ["nonsense"], "No task nonsense. The tasks are CombineBands, Convolve, Difference, DownloadSkycell, Downsample, "),
+        (1, ["nonsense"], "No task nonsense. The tasks are CombineBands, Convolve, Difference, DownloadSkycell, "),
         (1, [], "No task specified"),
         (2, ["Downsample", "--no-such-option", "1"], "unrecognized arguments: --no-such-option 1"),
         (UNREADABLE, ["Downsample"], "requires the 'ffi' parameter to be set"),
