@@ -14,7 +14,7 @@ from .skycell_table import SKYCELL_COLUMNS
 from .tangent import sky_positions
 from .tansip import pixel_to_vector, region_to_vector
 
-SLIVER = 5000.0  # [native px^2], less than a TESS pixel: not worth another skycell
+SLIVER = 200.0  # [native px^2], 3 % of a TESS pixel: not worth another skycell
 NATIVE_DEGREES = 0.25 / 3600
 ROWS = 128  # FFI rows processed together: their 6 MB of vectors stay in the cache between the two kernels
 
