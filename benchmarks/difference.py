@@ -55,16 +55,6 @@ class Measured(NamedTuple):
     truth: np.ndarray
 
 
-def surroundings(sky):
-    """Return the pixels within 3 px of targets and variable stars."""
-    s = sky.sources
-    keep_out = np.zeros((sky.size, sky.size), bool)
-    chosen = lightcurve_sky.is_target(sky) | (s.kind == lightcurve_sky.VARIABLE)
-    for x, y in zip(s.x[chosen], s.y[chosen], strict=True):
-        keep_out[max(0, round(y) - 3) : round(y) + 4, max(0, round(x) - 3) : round(x) + 4] = True
-    return keep_out
-
-
 def star_residuals(sky, image, noise):
     """Return, by magnitude, the median over stars of the rms residual on 5 x 5 px over the photon noise."""
     s = sky.sources
@@ -253,7 +243,7 @@ def main():
     sky = lightcurve_sky.make_sky(
         options.size, options.frames, options.seed, targets=tuple(max(5, int(n * share)) for n in TARGETS)
     )
-    keep_out = surroundings(sky)
+    keep_out = lightcurve_sky.surroundings(sky)
     frames = [lightcurve_sky.render(sky, t) for t in range(options.frames)]
     pairs = [ImagePair(f.ffi, f.uncertainty, f.flux, f.variance, f.dq) for f in frames]
     basis = KernelBasis(3, (), 1)

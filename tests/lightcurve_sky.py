@@ -251,6 +251,16 @@ def is_target(sky):
     return np.isin(sky.sources.kind, [SUPERNOVA, HOSTED, NEAR_BRIGHT, STEADY, EMPTY])
 
 
+def surroundings(sky):
+    """Return the pixels within 3 px of targets and variable stars."""
+    s = sky.sources
+    keep_out = np.zeros((sky.size, sky.size), bool)
+    chosen = is_target(sky) | (s.kind == VARIABLE)
+    for x, y in zip(s.x[chosen], s.y[chosen], strict=True):
+        keep_out[max(0, round(y) - 3) : round(y) + 4, max(0, round(x) - 3) : round(x) + 4] = True
+    return keep_out
+
+
 def brightness(sky, t):
     """Return the rate of each source at frame t: supernovae rise to 40 e/s, variables vary by 30 %."""
     s = sky.sources

@@ -31,16 +31,6 @@ class Series(NamedTuple):
     keep_out: np.ndarray
 
 
-def surroundings(sky):
-    """Return the pixels within 3 px of targets and variable stars."""
-    s = sky.sources
-    keep_out = np.zeros((sky.size, sky.size), bool)
-    chosen = lightcurve_sky.is_target(sky) | (s.kind == lightcurve_sky.VARIABLE)
-    for x, y in zip(s.x[chosen], s.y[chosen], strict=True):
-        keep_out[max(0, round(y) - 3) : round(y) + 4, max(0, round(x) - 3) : round(x) + 4] = True
-    return keep_out
-
-
 def subtract_frame(frame, keep_out):
     """Subtract the template of a frame."""
     pair = ImagePair(frame.ffi, frame.uncertainty, frame.flux, frame.variance, frame.dq)
@@ -51,7 +41,7 @@ def subtract_frame(frame, keep_out):
 def series():
     """Six frames of 256 x 256 px."""
     sky = lightcurve_sky.make_sky(256, 6, seed=5, targets=(40, 8, 12, 40, 5, 40))
-    keep_out = surroundings(sky)
+    keep_out = lightcurve_sky.surroundings(sky)
     frames = [lightcurve_sky.render(sky, t) for t in range(sky.frames)]
     differences = [subtract_frame(frame, keep_out) for frame in frames]
     measured = [forced_photometry(d, f.uncertainty, f.psf, f.x, f.y) for d, f in zip(differences, frames, strict=True)]
@@ -134,7 +124,7 @@ def test_straps_are_found(series):
 
 def test_scattered_light_hides_no_supernova():
     sky = lightcurve_sky.make_sky(256, 6, seed=9, targets=(24, 0, 0, 0, 0, 0))
-    keep_out = surroundings(sky)
+    keep_out = lightcurve_sky.surroundings(sky)
     found, excess = [], []
     for strength in (0, 300):
         frame = lightcurve_sky.render(sky, 4, scattered=strength)

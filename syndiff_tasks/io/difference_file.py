@@ -6,7 +6,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
-from .products import _set, _stamped
+from .fits_structure import set_cards, with_checksums
 
 IMAGES = {
     "DIFFERENCE": ("f4", "FFI minus sky, straps and convolved template"),
@@ -99,21 +99,21 @@ def write_difference(path, primary, images, kernel, sky, wcs_cards, *, unit, fla
     if images and set(images) != set(IMAGES):
         raise ValueError(f"{path}: a difference needs the images {', '.join(IMAGES)}, got {', '.join(images)}")
     hdus = [fits.PrimaryHDU()]
-    _set(hdus[0].header, primary)
+    set_cards(hdus[0].header, primary)
     for name in images:
         dtype, meaning = IMAGES[name]
         hdu = fits.ImageHDU(np.asarray(images[name], dtype), name=name)
         hdu.header["EXTNAME"] = (name, meaning)
         if name != "FLAGS":
             hdu.header["BUNIT"] = (unit, "unit of the pixel values")
-        _set(hdu.header, wcs_cards)
+        set_cards(hdu.header, wcs_cards)
         hdus.append(hdu)
     if images:
         for name, (value, meaning) in flag_bits.items():
             hdus[-1].header[f"FLGBIT{value.bit_length() - 1:02d}"] = (name, f"bit value {value}")
             hdus[-1].header.add_comment(f"FLAGS {value} {name}: {meaning}")
     hdus += [_kernel_hdu(kernel, unit), _sky_hdu(sky, kernel.shape, unit), _straps_hdu(sky, unit)]
-    _stamped(hdus).writeto(path, output_verify="exception")
+    with_checksums(hdus).writeto(path, output_verify="exception")
 
 
 def _kernel_hdu(kernel, unit):
@@ -132,7 +132,7 @@ def _kernel_hdu(kernel, unit):
     )
     hdu = fits.table_to_hdu(table)
     hdu.name = "KERNEL"
-    _set(
+    set_cards(
         hdu.header,
         {
             "SIZE": (kernel.size, "free taps along each axis"),
@@ -162,7 +162,7 @@ def _sky_hdu(sky, shape, unit):
         f"PLANE{k}": (float(value), f"[{unit}] plane, {meaning}")
         for k, (value, meaning) in enumerate(zip(sky.plane, meanings, strict=True))
     }
-    _set(hdu.header, cards)
+    set_cards(hdu.header, cards)
     hdu.header.add_comment("Sky = plane + cubic spline through the levels, which lie in the middles of")
     hdu.header.add_comment("meshes of equal size, straight beyond the outermost ones.")
     return hdu

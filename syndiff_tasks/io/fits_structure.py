@@ -1,4 +1,4 @@
-"""The structure of FITS files: opened, read to their end, and checked by their checksums.
+"""The structure of FITS files: opened, read to their end, checked by their checksums, and given cards and checksums.
 
 Every HDU is read to its end, and every checksum verified, before a pixel is used. astropy only warns of a truncated or
 damaged file: its warnings are errors here.
@@ -7,6 +7,7 @@ damaged file: its warnings are errors here.
 import contextlib
 import functools
 import io
+import math
 import warnings
 import zlib
 
@@ -154,3 +155,21 @@ def card_integer(path, header, key, default, lowest, highest):
     if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
         raise damaged(path, f"{key} = {value!r} is not an integer from {lowest} to {highest}")
     return value
+
+
+def set_cards(header, cards):
+    """Add cards given as ``{keyword: value}`` or ``{keyword: (value, comment)}``."""
+    for key, value in cards.items():
+        # Headers have no NaN: an undefined value is FITS's own way of saying so (Standard 4.0, section 4.1.2.3).
+        known, *comment = value if isinstance(value, tuple) else (value,)
+        known = None if isinstance(known, float) and math.isnan(known) else known
+        header[key if len(key) <= 8 else f"HIERARCH {key}"] = (known, *comment)
+
+
+def with_checksums(hdus):
+    """Add checksums, without the date that astropy would put beside them: equal products are to be equal files."""
+    hdus = fits.HDUList(hdus)
+    hdus.update_extend()
+    for hdu in hdus:
+        hdu.add_checksum(when="checksum of this HDU, FITS appendix J")
+    return hdus

@@ -1,12 +1,13 @@
 """Write FITS files: templates and maps."""
 
 import io
-import math
 
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 from isal import isal_zlib
+
+from syndiff_tasks.io.fits_structure import set_cards, with_checksums
 
 PLANES = {
     "FLUX_SUM": ("f4", "template flux per TESS pixel"),
@@ -31,15 +32,6 @@ _STRIP_ROWS = 256
 """Rows compressed at a time: a few MB, so that a map never stands in memory twice."""
 
 
-def _set(header, cards):
-    """Add cards given as ``{keyword: value}`` or ``{keyword: (value, comment)}``."""
-    for key, value in cards.items():
-        # Headers have no NaN: an undefined value is FITS's own way of saying so (Standard 4.0, section 4.1.2.3).
-        known, *comment = value if isinstance(value, tuple) else (value,)
-        known = None if isinstance(known, float) and math.isnan(known) else known
-        header[key if len(key) <= 8 else f"HIERARCH {key}"] = (known, *comment)
-
-
 def _table_hdu(name, table):
     """Make a table HDU from a DataFrame or an astropy Table; columns of objects become text."""
     if not isinstance(table, Table):
@@ -62,15 +54,6 @@ def _table_hdu(name, table):
             # Not in the Standard, but what TOPCAT and STILTS write and read.
             hdu.header.set(f"TCOMM{number}", column.description, after=f"TFORM{number}")
     return hdu
-
-
-def _stamped(hdus):
-    """Add checksums, without the date that astropy would put beside them: equal products are to be equal files."""
-    hdus = fits.HDUList(hdus)
-    hdus.update_extend()
-    for hdu in hdus:
-        hdu.add_checksum(when="checksum of this HDU, FITS appendix J")
-    return hdus
 
 
 def write_template(path, primary, planes, wcs_cards, tables, *, unit, zero_point, dq_bits):
@@ -105,14 +88,14 @@ def write_template(path, primary, planes, wcs_cards, tables, *, unit, zero_point
     if set(shapes) != set(PLANES) or len(set(shapes.values())) != 1:
         raise ValueError(f"{path}: a template needs the planes {', '.join(PLANES)} of one shape, got {shapes}")
     hdus = [fits.PrimaryHDU()]
-    _set(hdus[0].header, primary)
+    set_cards(hdus[0].header, primary)
     squared = "/".join(f"{part}**2" for part in unit.split("/"))
     units = {"FLUX_SUM": unit, "VARIANCE": squared, "COUNT": "pixel", "MASKED": "pixel"}
     for name, (dtype, meaning) in PLANES.items():
         hdu = fits.ImageHDU(np.asarray(planes[name], dtype=dtype), name=name)
         hdu.header["EXTNAME"] = (name, meaning)
         hdu.header["BUNIT"] = (units.get(name, ""), "unit of the pixel values")
-        _set(hdu.header, wcs_cards)
+        set_cards(hdu.header, wcs_cards)
         hdus.append(hdu)
     hdus[2].header["UTYPE"] = ("VarianceUncertainty", "how astropy's CCDData reads this plane")
     hdus[1].header["ZEROPNT"] = (zero_point, "[mag] AB magnitude of one BUNIT")
@@ -121,12 +104,12 @@ def write_template(path, primary, planes, wcs_cards, tables, *, unit, zero_point
         hdus[-1].header[f"DQBIT{value.bit_length() - 1:02d}"] = (name, f"bit value {value}")
         hdus[-1].header.add_comment(f"DQ {value} {name}: {meaning}")
     hdus += [_table_hdu(name, table) for name, table in tables.items()]
-    _stamped(hdus).writeto(path, output_verify="exception")
+    with_checksums(hdus).writeto(path, output_verify="exception")
 
 
 def _gzip_hdus(path, hdus):
     content = io.BytesIO()
-    _stamped(hdus).writeto(content, output_verify="exception")
+    with_checksums(hdus).writeto(content, output_verify="exception")
     with open(path, "wb") as file:
         file.write(isal_zlib.compress(content.getbuffer(), _GZIP_LEVEL, _GZIP_WINDOW))
 
@@ -155,7 +138,7 @@ def write_master_map(path, index_map, wcs_cards, table):
         raise ValueError(f"{path}: indices {lowest}..{highest} point outside a table of {len(table)} skycells")
     image = fits.PrimaryHDU(index_map)
     image.header["CONTENT"] = ("SKYCELL_INDEX", "0-based row of SKYCELLS, -1 for none")
-    _set(image.header, wcs_cards)
+    set_cards(image.header, wcs_cards)
     _gzip_hdus(path, [image, _table_hdu("SKYCELLS", table)])
 
 
@@ -198,8 +181,8 @@ def write_pixel_map(path, index_map, cards_ps1, cards_tess):
     hdu = fits.PrimaryHDU(index_map)
     header = hdu.header
     header["CONTENT"] = ("TESS_INDEX", "y * width + x of the FFI pixel, or -1")
-    _set(header, cards_ps1)
-    _set(header, _alternate(cards_tess))
+    set_cards(header, cards_ps1)
+    set_cards(header, _alternate(cards_tess))
     for line in (
         "The primary WCS is that of the PS1 skycell, whose pixels these are.",
         "Alternate WCS T goes with the TESS FFI pixels that the values index. Its",
